@@ -1,0 +1,197 @@
+// Package wire holds the documents that the operator and the registry pods exchange: their types, their canonical
+// bytes and the names both sides must agree on. It decides nothing.
+//
+// Each document carries a version. A pod reports the versions that it knows in [About]; a document of another version
+// is refused and the last good one stays in force.
+package wire
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// AccessVersion is the version of the access snapshot that this program writes and reads.
+const AccessVersion = 1
+
+// MaxAccessBytes bounds an encoded access snapshot. Kubernetes refuses a Secret above 1 MiB; 2,000 tokens of ordinary
+// size stay below this.
+const MaxAccessBytes = 1000 << 10
+
+// OperatorURI is the subject alternative name (a URI, RFC 5280 section 4.2.1.6) that the operator's client certificate
+// carries and that the admin port of a pod insists on.
+const OperatorURI = "spiffe://chartroom.dev/operator"
+
+// Paths of the admin port.
+const (
+	// PathAbout answers GET with [About].
+	PathAbout = "/admin/v1/about"
+	// PathAccess answers PUT of an access snapshot with [AccessState]: 200 when the snapshot, or an equal one, is in
+	// force; 409 when a higher revision is; 422 when the document cannot be read or is of an unknown version.
+	// On 409 and 422 the body still is the AccessState that is in force.
+	PathAccess = "/admin/v1/access"
+)
+
+// AdminServerName returns the DNS name in the certificate of the admin port of one registry's pods. It never resolves:
+// the operator dials pod addresses and verifies this name, so that a pod of one registry cannot answer for another.
+func AdminServerName(namespace, name string) string {
+	return name + "." + namespace + ".admin.chartroom.dev"
+}
+
+// Visibility says who may read without credentials.
+type Visibility string
+
+const (
+	// Private admits nobody without credentials.
+	Private Visibility = "Private"
+	// Public admits anonymous reads.
+	Public Visibility = "Public"
+)
+
+// Scope is one right on the charts of a registry. Scopes are independent of each other: writing does not include reading.
+type Scope string
+
+// The scopes of a registry.
+const (
+	ReadPackages   Scope = "read_packages"
+	WritePackages  Scope = "write_packages"
+	DeletePackages Scope = "delete_packages"
+)
+
+// Scopes lists every scope, in the order in which they are documented.
+func Scopes() []Scope { return []Scope{ReadPackages, WritePackages, DeletePackages} }
+
+// Token is one registry token as the server needs it: everything but the secret.
+type Token struct {
+	// ID is the public part of the token, by which logs name it.
+	ID string `json:"id"`
+	// SHA256 is the SHA-256 of the token's secret part, in lower-case hexadecimal.
+	SHA256 string `json:"sha256"`
+	// Name says whose token it is, for logs: namespace/name of the RegistryToken, or a word chosen on the command line.
+	Name string `json:"name,omitempty"`
+	// Scopes are what the token may do. Never empty.
+	Scopes []Scope `json:"scopes"`
+	// Charts are globs over the chart's path below the registry; "*" matches any run of characters, "/" included.
+	// Never empty.
+	Charts []string `json:"charts"`
+	// ExpiresAt is the instant from which the token is refused, in whole seconds UTC. Nil: it does not expire.
+	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
+}
+
+// Access is the access snapshot of one registry: who may do what, whole. It replaces the one before it.
+type Access struct {
+	// Version is [AccessVersion].
+	Version int `json:"version"`
+	// Revision grows with every change and never goes backwards. The first is 1.
+	Revision uint64 `json:"revision"`
+	// Digest is [Access.ContentDigest], so that a damaged document is recognised. A document written by hand may leave it out.
+	Digest string `json:"digest,omitempty"`
+	// Registry is organization/slug of the registry that the snapshot is for; a pod of another registry refuses it.
+	// Empty in a file used by one server alone.
+	Registry string `json:"registry,omitempty"`
+	// Visibility is Private where nothing is said.
+	Visibility Visibility `json:"visibility,omitempty"`
+	// Tokens are sorted by ID, then SHA256.
+	Tokens []Token `json:"tokens"`
+}
+
+// ContentDigest returns "sha256:" and the SHA-256 of the canonical bytes of everything but Revision and Digest: two
+// snapshots with the same content digest decide alike.
+func (a Access) ContentDigest() string {
+	a.Revision, a.Digest = 0, ""
+	sum := sha256.Sum256(a.marshal())
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Encode returns the canonical bytes of the snapshot, with its digest filled in and its lists sorted. Equal snapshots
+// have equal bytes.
+func (a Access) Encode() []byte {
+	a.Version = AccessVersion
+	a.Digest = a.ContentDigest()
+	return append(a.marshal(), '\n')
+}
+
+func (a Access) marshal() []byte {
+	if a.Visibility == "" {
+		a.Visibility = Private
+	}
+	tokens := make([]Token, 0, len(a.Tokens))
+	for _, t := range a.Tokens {
+		t.Scopes = slices.Sorted(slices.Values(t.Scopes))
+		t.Charts = slices.Sorted(slices.Values(t.Charts))
+		if t.ExpiresAt != nil {
+			at := t.ExpiresAt.UTC().Truncate(time.Second)
+			t.ExpiresAt = &at
+		}
+		tokens = append(tokens, t)
+	}
+	slices.SortFunc(tokens, func(a, b Token) int {
+		return strings.Compare(a.ID+" "+a.SHA256, b.ID+" "+b.SHA256)
+	})
+	a.Tokens = tokens
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(a); err != nil {
+		panic(err) // Strings, integers and times always encode.
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
+
+// DecodeAccess reads an access snapshot. Unknown fields, an unknown version, a digest that does not match, trailing
+// data and more than [MaxAccessBytes] are errors. It does not judge whether the tokens make sense: access.Compile does.
+func DecodeAccess(data []byte) (Access, error) {
+	var a Access
+	if len(data) > MaxAccessBytes {
+		return a, fmt.Errorf("the access snapshot has %d bytes, more than the %d allowed", len(data), MaxAccessBytes)
+	}
+	var version struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return a, fmt.Errorf("the access snapshot is not JSON: %w", err)
+	}
+	if version.Version != AccessVersion {
+		return a, fmt.Errorf("the access snapshot is of version %d; this program knows version %d", version.Version, AccessVersion)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&a); err != nil {
+		return a, fmt.Errorf("reading the access snapshot: %w", err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return a, fmt.Errorf("the access snapshot is followed by other data")
+	}
+	if a.Digest != "" && a.Digest != a.ContentDigest() {
+		return a, fmt.Errorf("the access snapshot says digest %s, but its content has %s: it is damaged", a.Digest, a.ContentDigest())
+	}
+	return a, nil
+}
+
+// AccessState says which access snapshot a pod enforces.
+type AccessState struct {
+	// Revision of the snapshot in force; 0 before the first.
+	Revision uint64 `json:"revision"`
+	// Digest is the content digest of the snapshot in force.
+	Digest string `json:"digest,omitempty"`
+	// Problem says why the newest document seen was not taken, in one sentence; empty when it was.
+	Problem string `json:"problem,omitempty"`
+}
+
+// About is what a pod says of itself on the admin port.
+type About struct {
+	// Program is the version of the registry server.
+	Program string `json:"program"`
+	// Registry is organization/slug.
+	Registry string `json:"registry"`
+	// AccessVersions are the versions of the access snapshot that the pod reads.
+	AccessVersions []int `json:"accessVersions"`
+	// Access is the snapshot in force.
+	Access AccessState `json:"access"`
+}
