@@ -1,0 +1,314 @@
+//go:build e2e
+
+// Package e2e tests Chartroom as its users meet it: the operator and the registries run as pods on a real node, and
+// every push and pull is made by a real helm. Each test says, in its comment, what a user would see go wrong.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// patience bounds every wait for something that should take seconds: machines are noisy.
+const patience = 2 * time.Minute
+
+const operatorNamespace = "chartroom-system"
+
+// root is the top folder of the project.
+func root(t *testing.T) string {
+	t.Helper()
+	folder, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// kubeconfig is the file that names the cluster under test.
+func kubeconfig(t *testing.T) string {
+	t.Helper()
+	if file := os.Getenv("KUBECONFIG"); file != "" {
+		return file
+	}
+	return filepath.Join(root(t), ".cluster/kubeconfig")
+}
+
+func newClient(t *testing.T) client.Client {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := clientgoscheme.Scheme
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// world is one test's corner of the cluster: a namespace that enforces the restricted pod security profile.
+type world struct {
+	*testing.T
+	client.Client
+	namespace string
+	kubectl   string
+}
+
+// newWorld makes a namespace, which is deleted with all in it when the test ends. When the test failed, it first prints
+// what the cluster knows: objects, events and the logs of the pods.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{T: t, Client: newClient(t), kubectl: tool(t, "kubectl")}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "e2e-",
+		Labels:       map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}
+	w.must(w.Create(t.Context(), namespace), "creating a namespace")
+	w.namespace = namespace.Name
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.report()
+		}
+		if err := w.Delete(context.Background(), namespace); err != nil && !apierrors.IsNotFound(err) {
+			t.Errorf("deleting the namespace: %v", err)
+		}
+	})
+	return w
+}
+
+// tool is the path of a program of hack/tool.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	command := exec.Command(filepath.Join(root(t), "hack/tool"), name)
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("hack/tool %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (w *world) must(err error, doing string) {
+	w.Helper()
+	if err != nil {
+		w.Fatalf("%s: %v", doing, err)
+	}
+}
+
+// report prints everything that helps to see why a test failed.
+func (w *world) report() {
+	for _, arguments := range [][]string{
+		{"-n", w.namespace, "get", "all,pvc,secrets,configmaps,helmregistries,registrytokens", "-o", "wide"},
+		{"-n", w.namespace, "describe", "helmregistries,registrytokens,pods"},
+		{"-n", w.namespace, "get", "events", "--sort-by=.lastTimestamp"},
+		{"-n", w.namespace, "logs", "--selector=app.kubernetes.io/managed-by=chartroom", "--all-containers", "--prefix", "--tail=60"},
+		{"-n", operatorNamespace, "logs", "deployment/chartroom-operator", "--tail=80"},
+	} {
+		out, err := exec.Command(w.kubectl, append([]string{"--kubeconfig", kubeconfig(w.T)}, arguments...)...).CombinedOutput()
+		w.Logf("kubectl %s (%v)\n%s", strings.Join(arguments, " "), err, out)
+	}
+}
+
+// eventually waits until condition returns nil.
+func (w *world) eventually(what string, condition func(ctx context.Context) error) {
+	w.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(w.Context(), 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = condition(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		w.Fatalf("waited in vain for %s: %v (last: %v)", what, err, last)
+	}
+}
+
+// run executes a command line of the host in the cluster's network: names of Services resolve. It returns both outputs
+// together.
+func (w *world) run(environment []string, stdin string, command ...string) (string, error) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
+	defer cancel()
+	c := exec.CommandContext(ctx, filepath.Join(root(w.T), "hack/cluster/run"), command...)
+	c.Env = append(os.Environ(), environment...)
+	c.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.String(), err
+}
+
+// registry creates a HelmRegistry and waits, as a user would, until kubectl says that it is ready.
+func (w *world) registry(name string, change ...func(*v1alpha1.HelmRegistry)) *v1alpha1.HelmRegistry {
+	w.Helper()
+	r := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}}
+	for _, c := range change {
+		c(r)
+	}
+	w.must(w.Create(w.Context(), r), "creating a HelmRegistry")
+	return w.ready(r)
+}
+
+// ready waits for Ready and reads the registry as it is then.
+func (w *world) ready(r *v1alpha1.HelmRegistry) *v1alpha1.HelmRegistry {
+	w.Helper()
+	w.kubectlWait("Ready", "helmregistry/"+r.Name)
+	w.must(w.Get(w.Context(), client.ObjectKeyFromObject(r), r), "reading the HelmRegistry")
+	return r
+}
+
+func (w *world) kubectlWait(condition, object string) {
+	w.Helper()
+	out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(w.T), "-n", w.namespace, "wait",
+		"--for=condition="+condition, object, "--timeout="+patience.String()).CombinedOutput()
+	if err != nil {
+		w.Fatalf("kubectl wait %s %s: %v\n%s", condition, object, err, out)
+	}
+}
+
+// token creates a RegistryToken, waits until every pod enforces it, and returns it with its secret value.
+func (w *world) token(registry, name string, scopes []v1alpha1.Scope, change ...func(*v1alpha1.RegistryToken)) (*v1alpha1.RegistryToken, string) {
+	w.Helper()
+	token := &v1alpha1.RegistryToken{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
+		Spec:       v1alpha1.RegistryTokenSpec{RegistryRef: v1alpha1.RegistryReference{Name: registry}, Scopes: scopes},
+	}
+	for _, c := range change {
+		c(token)
+	}
+	w.must(w.Create(w.Context(), token), "creating a RegistryToken")
+	w.kubectlWait("Ready", "registrytoken/"+name)
+	var secret corev1.Secret
+	w.must(w.Get(w.Context(), client.ObjectKeyFromObject(token), &secret), "reading the token's Secret")
+	w.must(w.Get(w.Context(), client.ObjectKeyFromObject(token), token), "reading the RegistryToken")
+	return token, string(secret.Data["password"])
+}
+
+var (
+	readWrite = []v1alpha1.Scope{v1alpha1.ScopeRead, v1alpha1.ScopeWrite}
+	readOnly  = []v1alpha1.Scope{v1alpha1.ScopeRead}
+)
+
+// caFile writes the certificate authority of a registry to a file.
+func (w *world) caFile(registry string) string {
+	w.Helper()
+	var ca corev1.ConfigMap
+	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: registry + "-ca"}, &ca), "reading the CA")
+	file := filepath.Join(w.TempDir(), "ca.crt")
+	w.must(os.WriteFile(file, []byte(ca.Data["ca.crt"]), 0o600), "writing the CA")
+	return file
+}
+
+// pods are the live pods of a registry.
+func (w *world) pods(ctx context.Context, registry string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := w.List(ctx, &pods, client.InNamespace(w.namespace), client.MatchingLabels{
+		"app.kubernetes.io/managed-by": "chartroom", "chartroom.dev/registry": registry,
+	})
+	return pods.Items, err
+}
+
+// podReady waits for one ready pod that is not in not, and returns it.
+func (w *world) podReady(registry string, not ...corev1.Pod) corev1.Pod {
+	w.Helper()
+	var found corev1.Pod
+	w.eventually("a ready pod of "+registry, func(ctx context.Context) error {
+		pods, err := w.pods(ctx, registry)
+		if err != nil {
+			return err
+		}
+		for _, pod := range pods {
+			if !isReady(pod) || pod.DeletionTimestamp != nil || contains(not, pod) {
+				continue
+			}
+			found = pod
+			return nil
+		}
+		return fmt.Errorf("none of %d pods is", len(pods))
+	})
+	return found
+}
+
+func contains(pods []corev1.Pod, pod corev1.Pod) bool {
+	for _, p := range pods {
+		if p.UID == pod.UID {
+			return true
+		}
+	}
+	return false
+}
+
+func isReady(pod corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// scaleOperator stops the operator (0) or starts it (1), and waits until it is so.
+func (w *world) scaleOperator(replicas int32) {
+	w.Helper()
+	var operator appsv1.Deployment
+	key := client.ObjectKey{Namespace: operatorNamespace, Name: "chartroom-operator"}
+	w.must(w.Get(context.Background(), key, &operator), "reading the operator's Deployment")
+	operator.Spec.Replicas = &replicas
+	w.must(w.Update(context.Background(), &operator), "scaling the operator")
+	err := wait.PollUntilContextTimeout(context.Background(), 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		var pods corev1.PodList
+		if err := w.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {
+			return false, err
+		}
+		running := 0
+		for _, pod := range pods.Items {
+			if replicas == 0 || isReady(pod) {
+				running++
+			}
+		}
+		return running == int(replicas), nil
+	})
+	w.must(err, "waiting for the operator to scale")
+}
+
+// condition returns the status of a condition, "" when it is not there.
+func condition(conditions []metav1.Condition, kind string) metav1.ConditionStatus {
+	if c := meta.FindStatusCondition(conditions, kind); c != nil {
+		return c.Status
+	}
+	return ""
+}
+
+// gone waits until an object does not exist any more.
+func (w *world) gone(object client.Object) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("%T %s to be gone", object, object.GetName()), func(ctx context.Context) error {
+		err := w.Get(ctx, client.ObjectKeyFromObject(object), object)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(err, errors.New("it is still there"))
+	})
+}

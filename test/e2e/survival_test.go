@@ -1,0 +1,232 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// If this fails, a pod that dies takes a chart with it that helm had reported as pushed, or leaves half of one behind.
+func TestPodKilledDuringPushes(t *testing.T) {
+	w := newWorld(t)
+	r := w.registry("charts")
+	_, password := w.token("charts", "ci", readWrite)
+	h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
+
+	acknowledged := map[string][]byte{}
+	killed := 0
+	for i := range 6 {
+		pod := w.podReady("charts")
+		version := fmt.Sprintf("1.0.%d", i)
+		archive := h.chart("app", version, strings.Repeat(version, 1000), r.Status.Image)
+		done := make(chan error, 1)
+		go func() {
+			_, err := h.run(h.environment, "", h.path, "push", archive, r.Status.OCIURL, h.trust())
+			done <- err
+		}()
+		// Each round kills at another moment of the push.
+		select {
+		case err := <-done:
+			done <- err
+		case <-time.After(time.Duration(i) * 40 * time.Millisecond):
+		}
+		now := int64(0)
+		w.must(w.Delete(t.Context(), &pod, &client.DeleteOptions{GracePeriodSeconds: &now}), "killing the pod")
+		killed++
+		if err := <-done; err == nil {
+			acknowledged[version] = read(t, archive)
+		}
+		w.podReady("charts", pod)
+		w.eventually("a push after the kill", func(context.Context) error {
+			if out, err := h.run(h.environment, "", h.path, "push", archive, r.Status.OCIURL, h.trust()); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
+		acknowledged[version] = read(t, archive)
+	}
+	for version, want := range acknowledged {
+		if got := h.pull(r, "app", version); !bytes.Equal(got, want) {
+			t.Errorf("version %s is not what was pushed", version)
+		}
+	}
+	t.Logf("%d kills, %d versions whole", killed, len(acknowledged))
+}
+
+// If this fails, nobody can pull a chart while the control plane of the cluster is down, which is when people need them.
+func TestAPIServerDown(t *testing.T) {
+	w := newWorld(t)
+	r := w.registry("charts")
+	_, password := w.token("charts", "ci", readWrite)
+	h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
+	archive := h.chart("app", "1.0.0", "x", r.Status.Image)
+	h.push(r, archive)
+	pod := w.podReady("charts")
+	container := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+
+	cluster := func(script, part string) {
+		if out, err := exec.Command(filepath.Join(root(t), "hack/cluster", script), part).CombinedOutput(); err != nil {
+			t.Fatalf("hack/cluster/%s %s: %v\n%s", script, part, err, out)
+		}
+	}
+	cluster("stop", "kube-apiserver")
+	t.Cleanup(func() {
+		cluster("start", "kube-apiserver")
+		w.eventuallyAfter("the API server to be back", func(ctx context.Context) error {
+			return w.Get(ctx, client.ObjectKey{Name: w.namespace}, &corev1.Namespace{})
+		})
+	})
+
+	if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
+		t.Error("with the API server down, the pulled chart is another one")
+	}
+	h.push(r, h.chart("app", "1.1.0", "x", r.Status.Image))
+
+	if out, err := exec.Command(filepath.Join(root(t), "hack/cluster/ctr"), "tasks", "kill", "--signal", "SIGKILL", container).CombinedOutput(); err != nil {
+		t.Fatalf("killing the container: %v\n%s", err, out)
+	}
+	w.eventually("a pull from the restarted container, with the API server still down", func(context.Context) error {
+		out, err := h.run(h.environment, "", h.path, "show", "chart", r.Status.OCIURL+"/app", h.trust(), "--version=1.1.0")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if out, err := h.login(r, "crt_00000000_wrong"); err == nil {
+		t.Errorf("the restarted container takes a wrong password:\n%s", out)
+	}
+}
+
+// If this fails, an upgrade or outage of the operator stops the registries.
+func TestOperatorDown(t *testing.T) {
+	w := newWorld(t)
+	r := w.registry("charts")
+	_, password := w.token("charts", "ci", readWrite)
+	h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
+	archive := h.chart("app", "1.0.0", "x", r.Status.Image)
+	h.push(r, archive)
+	soon := metav1.NewTime(time.Now().Add(30 * time.Second))
+	_, brief := w.token("charts", "brief", readOnly, func(token *v1alpha1.RegistryToken) { token.Spec.ExpiresAt = &soon })
+
+	w.scaleOperator(0)
+	t.Cleanup(func() { w.scaleOperator(1) })
+	before := w.podReady("charts")
+	w.must(w.Delete(t.Context(), &before), "deleting the registry's pod")
+	w.podReady("charts", before)
+
+	w.eventually("a pull from the new pod, with no operator", func(context.Context) error {
+		out, err := h.run(h.environment, "", h.path, "show", "chart", r.Status.OCIURL+"/app", h.trust(), "--version=1.0.0")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
+		t.Error("the new pod gives another chart")
+	}
+	w.eventually("a token to expire with no operator", func(context.Context) error {
+		if _, err := w.helm(h.path, "charts").login(r, brief); err == nil {
+			return errors.New("it still logs in")
+		}
+		return nil
+	})
+}
+
+// If this fails, deleting a HelmRegistry destroys charts that it was told to keep, or keeps what it was told to destroy.
+func TestDeletionPolicy(t *testing.T) {
+	for _, policy := range []v1alpha1.DeletionPolicy{v1alpha1.DeletionRetain, v1alpha1.DeletionDelete} {
+		t.Run(string(policy), func(t *testing.T) {
+			w := newWorld(t)
+			set := func(r *v1alpha1.HelmRegistry) { r.Spec.DeletionPolicy = policy }
+			r := w.registry("charts", set)
+			_, password := w.token("charts", "ci", readWrite)
+			h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
+			archive := h.chart("app", "1.0.0", "x", r.Status.Image)
+			h.push(r, archive)
+
+			w.must(w.Delete(t.Context(), r), "deleting the HelmRegistry")
+			w.gone(r)
+			w.eventually("the pods to be gone", func(ctx context.Context) error {
+				pods, err := w.pods(ctx, "charts")
+				if err == nil && len(pods) > 0 {
+					err = fmt.Errorf("%d are left", len(pods))
+				}
+				return err
+			})
+			if policy == v1alpha1.DeletionDelete {
+				w.eventually("the claim to be gone", func(ctx context.Context) error {
+					var claims corev1.PersistentVolumeClaimList
+					err := w.List(ctx, &claims, client.InNamespace(w.namespace))
+					if err == nil && len(claims.Items) > 0 {
+						err = errors.New("it is still there")
+					}
+					return err
+				})
+			}
+
+			r = w.registry("charts", set)
+			// The token outlived the registry and is in force again.
+			w.kubectlWait("Ready", "registrytoken/ci")
+			h = w.helm(h.path, "charts").loggedIn(r, password)
+			if policy == v1alpha1.DeletionDelete {
+				h.pullFails(r, "app", "1.0.0")
+			} else if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
+				t.Error("the kept chart is another one")
+			}
+		})
+	}
+}
+
+// If this fails, a RegistryToken hangs in deletion for ever, and with it the namespace, because what it waits for is gone.
+func TestNothingHangs(t *testing.T) {
+	w := newWorld(t)
+	r := w.registry("charts")
+	token, _ := w.token("charts", "ci", readOnly)
+
+	t.Run("registry gone first", func(t *testing.T) {
+		w := w.in(t)
+		w.must(w.Delete(t.Context(), r), "deleting the HelmRegistry")
+		w.gone(r)
+		w.must(w.Delete(t.Context(), token), "deleting the RegistryToken")
+		w.gone(token)
+	})
+	t.Run("namespace", func(t *testing.T) {
+		other := newWorld(t)
+		other.registry("charts")
+		other.token("charts", "ci", readOnly)
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: other.namespace}}
+		other.must(other.Delete(t.Context(), namespace), "deleting the namespace")
+		other.gone(namespace)
+	})
+}
+
+// eventuallyAfter is eventually for a clean-up, when the test's own context has ended.
+func (w *world) eventuallyAfter(what string, condition func(ctx context.Context) error) {
+	deadline := time.Now().Add(patience)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err := condition(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Errorf("waited in vain for %s: %v", what, err)
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
