@@ -1,0 +1,297 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+const (
+	// pollInterval is how often File is looked at. It is read rather than watched: a mounted Secret changes by a swap of
+	// symbolic links, and some file systems tell nobody of changes.
+	pollInterval = time.Second
+	// stateFile is the name of the last pushed snapshot in StateDir.
+	stateFile = "access.json"
+	// maxProblem bounds AccessState.Problem.
+	maxProblem = 500
+)
+
+// Where a snapshot came from, as Changed is told.
+const (
+	sourceFile  = "file"
+	sourcePush  = "push"
+	sourceState = "state"
+)
+
+// Enforcer holds the snapshot in force. All methods may be called from many goroutines.
+type Enforcer struct {
+	options  EnforcerOptions
+	interval time.Duration
+	current  atomic.Pointer[inForce]
+	pushed   chan struct{}
+
+	// mu is held while a snapshot is taken; judging needs only current.
+	mu sync.Mutex
+	// seen identifies what File held when it was last looked at.
+	seen [sha256.Size]byte
+	// kept says which snapshot is in StateDir.
+	kept wire.AccessState
+}
+
+// inForce is replaced whole, so that a policy and what is said of it always belong together.
+type inForce struct {
+	policy *Policy
+	state  wire.AccessState
+}
+
+// EnforcerOptions configure an Enforcer.
+type EnforcerOptions struct {
+	// Registry is organization/slug: a snapshot for another registry is refused. A snapshot that names none is taken.
+	Registry string
+	// File is the path of the snapshot that is the floor: a file, or a file in a mounted Secret folder. It is read at
+	// the start and again whenever it changes. For a server alone, the file is the truth: with StateDir empty, a
+	// changed file is taken whatever its revision, unless it cannot be read, or is of an unknown version.
+	File string
+	// StateDir keeps the last pushed snapshot for the next start. Empty: nothing is kept, and pushes are refused.
+	// When set, in force is the highest revision of memory, StateDir and File, and it never goes backwards.
+	StateDir string
+	// Visibility overrides the snapshot's when not empty. Anything but Public is private.
+	Visibility wire.Visibility
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Changed, when not nil, is called after each attempt to take a snapshot, with where it came from ("file", "push"
+	// or "state") and the state after it, one call at a time. For logs and metrics; it must not call Push.
+	Changed func(source string, s wire.AccessState)
+}
+
+// NewEnforcer reads File and StateDir. A missing or unreadable snapshot is not an error: until there is one, nobody is
+// admitted, and State().Problem says why.
+func NewEnforcer(o EnforcerOptions) *Enforcer {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	e := &Enforcer{options: o, interval: pollInterval, pushed: make(chan struct{})}
+	e.current.Store(&inForce{policy: &Policy{}, state: wire.AccessState{Problem: "there is no access snapshot yet: nobody is admitted"}})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if o.StateDir != "" {
+		e.takeState()
+	}
+	if o.File != "" {
+		e.takeFile()
+	}
+	return e
+}
+
+// Watch takes changes of File until ctx ends. It returns nil then.
+func (e *Enforcer) Watch(ctx context.Context) error {
+	ticker := time.NewTicker(e.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if e.options.File != "" {
+				e.mu.Lock()
+				e.takeFile()
+				e.mu.Unlock()
+			}
+		}
+	}
+}
+
+// Push takes a snapshot that the operator sent. It returns the state in force afterwards. Errors: ErrOlder,
+// ErrRefused, or that it could not be kept. Nil means that a snapshot of this revision and digest is in force and kept
+// for the next start.
+func (e *Enforcer) Push(document []byte) (wire.AccessState, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	err := e.push(document)
+	if err == nil && !isClosed(e.pushed) {
+		close(e.pushed)
+	}
+	// An older document is not the newest seen, so it is no problem of the one in force.
+	if !errors.Is(err, ErrOlder) {
+		e.report(err)
+	}
+	e.changed(sourcePush)
+	return e.State(), err
+}
+
+func (e *Enforcer) push(document []byte) error {
+	if e.options.StateDir == "" {
+		return fmt.Errorf("%w: this server takes its access from a file alone", ErrRefused)
+	}
+	next, err := e.read(document)
+	if err != nil {
+		return err
+	}
+	if next.state.Revision == 0 {
+		return fmt.Errorf("%w: its revision is 0; the first is 1", ErrRefused)
+	}
+	now := e.State()
+	if next.state.Revision < now.Revision {
+		return fmt.Errorf("%w: revision %d, and this is %d", ErrOlder, now.Revision, next.state.Revision)
+	}
+	if next.state.Revision == now.Revision && next.state.Digest != now.Digest {
+		return fmt.Errorf("%w: another one of the same revision, %d", ErrOlder, now.Revision)
+	}
+	// On disk first: what was confirmed once must hold after a restart too.
+	if e.kept != next.state {
+		if err := replaceFile(filepath.Join(e.options.StateDir, stateFile), document); err != nil {
+			return fmt.Errorf("keeping the access snapshot for the next start: %w", err)
+		}
+		e.kept = next.state
+	}
+	e.current.Store(next)
+	return nil
+}
+
+// takeState takes what an earlier run was pushed.
+func (e *Enforcer) takeState() {
+	document, err := readBounded(filepath.Join(e.options.StateDir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var next *inForce
+	if err == nil {
+		next, err = e.read(document)
+	}
+	if err != nil {
+		e.report(fmt.Errorf("the snapshot kept in %s: %w", e.options.StateDir, err))
+	} else {
+		e.kept = next.state
+		e.current.Store(next)
+	}
+	e.changed(sourceState)
+}
+
+// takeFile looks at File, and takes it when it is not as it was at the last look.
+func (e *Enforcer) takeFile() {
+	document, err := readBounded(e.options.File)
+	seen := sha256.Sum256(document)
+	if err != nil {
+		seen = sha256.Sum256([]byte(err.Error()))
+	}
+	if seen == e.seen {
+		return
+	}
+	e.seen = seen
+	var next *inForce
+	if err == nil {
+		next, err = e.read(document)
+	}
+	if err == nil {
+		err = e.floor(next)
+	}
+	if err != nil {
+		var pathError *fs.PathError
+		if errors.As(err, &pathError) {
+			err = pathError.Err // The path is said already.
+		}
+		err = fmt.Errorf("the access file %s: %w", e.options.File, err)
+	}
+	e.report(err)
+	e.changed(sourceFile)
+}
+
+// floor puts what the file holds in force, unless something newer was pushed.
+func (e *Enforcer) floor(next *inForce) error {
+	now := e.State()
+	newer := next.state.Revision > now.Revision || now.Digest == ""
+	switch {
+	case e.options.StateDir == "" || newer:
+		e.current.Store(next)
+	case next.state.Revision == now.Revision && next.state.Digest != now.Digest:
+		return fmt.Errorf("%w: another one of the same revision, %d", ErrOlder, now.Revision)
+	}
+	return nil
+}
+
+// read decodes, checks and compiles a document. All its errors are ErrRefused.
+func (e *Enforcer) read(document []byte) (*inForce, error) {
+	a, err := wire.DecodeAccess(document)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if a.Registry != "" && a.Registry != e.options.Registry {
+		return nil, fmt.Errorf("%w: it is for the registry %q, and this is %q", ErrRefused, clip(a.Registry, maxQuotedChart), e.options.Registry)
+	}
+	policy, err := Compile(a)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if e.options.Visibility != "" {
+		policy.public = e.options.Visibility == wire.Public
+	}
+	return &inForce{policy: policy, state: wire.AccessState{Revision: a.Revision, Digest: a.ContentDigest()}}, nil
+}
+
+// report sets the problem of the state in force, or clears it when err is nil.
+func (e *Enforcer) report(err error) {
+	next := *e.current.Load()
+	next.state.Problem = ""
+	if err != nil {
+		next.state.Problem = clip(err.Error(), maxProblem)
+	}
+	e.current.Store(&next)
+}
+
+func (e *Enforcer) changed(source string) {
+	if e.options.Changed != nil {
+		e.options.Changed(source, e.State())
+	}
+}
+
+// Pushed is closed at the first successful Push.
+func (e *Enforcer) Pushed() <-chan struct{} { return e.pushed }
+
+// State is what is in force now.
+func (e *Enforcer) State() wire.AccessState { return e.current.Load().state }
+
+// Authenticate turns credentials into an identity. No credentials are anonymous, which is an identity too. Wrong,
+// expired, revoked or unreadable ones are ErrUnauthenticated, always the same error.
+func (e *Enforcer) Authenticate(_ context.Context, c Credentials) (Identity, error) {
+	if !c.Present {
+		return Identity{ID: "anonymous", Anonymous: true}, nil
+	}
+	t, err := ParseToken(c.Secret)
+	if err != nil {
+		return Identity{}, ErrUnauthenticated
+	}
+	found := e.current.Load().policy.find(t.ID(), t.fingerprint(), e.options.Now())
+	if len(found) == 0 {
+		return Identity{}, ErrUnauthenticated
+	}
+	return Identity{ID: t.String(), Name: found[0].name, fingerprint: t.fingerprint()}, nil
+}
+
+// Authorize judges whether id, as Authenticate returned it for this request, has scope on chart, by the snapshot in
+// force now. An anonymous identity may read in a public registry and nothing else.
+func (e *Enforcer) Authorize(id Identity, scope wire.Scope, chart string) Decision {
+	return e.current.Load().policy.decide(id, chart, e.options.Now(), scope)
+}
+
+// AuthorizePush is Authorize for a push, which needs reading too: the reason names whichever scope is missing, and says
+// that a push needs both.
+func (e *Enforcer) AuthorizePush(id Identity, chart string) Decision {
+	return e.current.Load().policy.decide(id, chart, e.options.Now(), wire.ReadPackages, wire.WritePackages)
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
