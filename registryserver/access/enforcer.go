@@ -221,7 +221,8 @@ func (e *Enforcer) floor(next *inForce) error {
 func (e *Enforcer) read(document []byte) (*inForce, error) {
 	a, err := wire.DecodeAccess(document)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		// It may quote from the document, at any length.
+		return nil, fmt.Errorf("%w: %s", ErrRefused, clip(err.Error(), maxProblem))
 	}
 	if a.Registry != "" && a.Registry != e.options.Registry {
 		return nil, fmt.Errorf("%w: it is for the registry %q, and this is %q", ErrRefused, clip(a.Registry, maxQuotedChart), e.options.Registry)
