@@ -40,16 +40,11 @@ type Snapshot struct {
 	Refused map[types.UID]bool
 }
 
-// find returns the entry with an id.
-func (s *Snapshot) find(id string) (wire.Token, bool) {
-	if s == nil {
-		return wire.Token{}, false
-	}
-	i := slices.IndexFunc(s.Access.Tokens, func(t wire.Token) bool { return t.ID == id })
-	if i < 0 {
-		return wire.Token{}, false
-	}
-	return s.Access.Tokens[i], true
+// holds reports whether the snapshot has exactly this entry.
+func (s *Snapshot) holds(t wire.Token) bool {
+	return s != nil && slices.ContainsFunc(s.Access.Tokens, func(entry wire.Token) bool {
+		return entry.ID == t.ID && reflect.DeepEqual(entry, t)
+	})
 }
 
 // State is how far the access snapshot of one registry has come. It is not changed after it was set.
@@ -73,9 +68,7 @@ type State struct {
 
 // Holds reports whether every live pod, and at least one, enforces an entry exactly as it is in t.
 func (s State) Holds(t wire.Token) bool {
-	inForce, ok := s.InForce.find(t.ID)
-	newest, stays := s.Newest.find(t.ID)
-	return ok && stays && s.Total > 0 && reflect.DeepEqual(inForce, t) && reflect.DeepEqual(newest, t)
+	return s.Total > 0 && s.InForce.holds(t) && s.Newest.holds(t)
 }
 
 // Lacks reports whether it is proved that no pod admits the RegistryToken with this UID, whatever token it ever had:
