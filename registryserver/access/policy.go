@@ -57,9 +57,8 @@ func Compile(a wire.Access) (*Policy, error) {
 		return nil, fmt.Errorf("the snapshot has %d tokens; at most %d are allowed", len(a.Tokens), MaxTokens)
 	}
 	for i, t := range a.Tokens {
-		if len(t.ID) != idLength || !isBase62(t.ID) {
-			// The id is not quoted: somebody may have written the whole token there.
-			return nil, fmt.Errorf("tokens[%d]: id: it must be %d letters and digits, the second part of the token", i, idLength)
+		if err := ValidateID(t.ID); err != nil {
+			return nil, fmt.Errorf("tokens[%d]: id: %w", i, err)
 		}
 		compiled, err := compileToken(t)
 		if err != nil {

@@ -98,6 +98,14 @@ func (t Token) checksum() string {
 	return base62(new(big.Int).SetBytes(sum[:]), checksumLength)
 }
 
+// ValidateID says that id cannot be the id of a token. It does not quote it: somebody may have written the whole token.
+func ValidateID(id string) error {
+	if len(id) != idLength || !isBase62(id) {
+		return fmt.Errorf("an id has %d letters and digits: it is the second part of the token, behind %s", idLength, tokenPrefix)
+	}
+	return nil
+}
+
 // base62 writes n with leading zeros; the digits are 0-9, a-z, A-Z.
 func base62(n *big.Int, length int) string {
 	digits := n.Text(62)

@@ -7,11 +7,11 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +97,7 @@ type Access struct {
 	Registry string `json:"registry,omitempty"`
 	// Visibility is Private where nothing is said.
 	Visibility Visibility `json:"visibility,omitempty"`
-	// Tokens are sorted by ID, then SHA256.
+	// Tokens are sorted by ID, then SHA256, then Name.
 	Tokens []Token `json:"tokens"`
 }
 
@@ -126,13 +126,13 @@ func (a Access) marshal() []byte {
 		t.Scopes = slices.Sorted(slices.Values(t.Scopes))
 		t.Charts = slices.Sorted(slices.Values(t.Charts))
 		if t.ExpiresAt != nil {
-			at := t.ExpiresAt.UTC().Truncate(time.Second)
+			at := inYears0To9999(t.ExpiresAt.UTC().Truncate(time.Second))
 			t.ExpiresAt = &at
 		}
 		tokens = append(tokens, t)
 	}
 	slices.SortFunc(tokens, func(a, b Token) int {
-		return strings.Compare(a.ID+" "+a.SHA256, b.ID+" "+b.SHA256)
+		return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.SHA256, b.SHA256), strings.Compare(a.Name, b.Name))
 	})
 	a.Tokens = tokens
 	var out bytes.Buffer
@@ -144,8 +144,21 @@ func (a Access) marshal() []byte {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }
 
-// DecodeAccess reads an access snapshot. Unknown fields, an unknown version, a digest that does not match, trailing
-// data and more than [MaxAccessBytes] are errors. It does not judge whether the tokens make sense: access.Compile does.
+// inYears0To9999 moves an instant into the years that RFC 3339 can write.
+func inYears0To9999(at time.Time) time.Time {
+	first := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	switch {
+	case at.Before(first):
+		return first
+	case at.After(last):
+		return last
+	}
+	return at
+}
+
+// DecodeAccess reads an access snapshot. Unknown and repeated fields, an unknown version, a digest that does not match,
+// trailing data and more than [MaxAccessBytes] are errors. It does not judge whether the tokens make sense: access.Compile does.
 func DecodeAccess(data []byte) (Access, error) {
 	var a Access
 	if len(data) > MaxAccessBytes {
@@ -154,24 +167,68 @@ func DecodeAccess(data []byte) (Access, error) {
 	var version struct {
 		Version int `json:"version"`
 	}
+	// Trailing data is an error here already.
 	if err := json.Unmarshal(data, &version); err != nil {
 		return a, fmt.Errorf("the access snapshot is not JSON: %w", err)
 	}
 	if version.Version != AccessVersion {
 		return a, fmt.Errorf("the access snapshot is of version %d; this program knows version %d", version.Version, AccessVersion)
 	}
+	if err := refuseRepeatedFields(json.NewDecoder(bytes.NewReader(data)), 0); err != nil {
+		return a, fmt.Errorf("reading the access snapshot: %w", err)
+	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&a); err != nil {
 		return a, fmt.Errorf("reading the access snapshot: %w", err)
 	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return a, fmt.Errorf("the access snapshot is followed by other data")
-	}
 	if a.Digest != "" && a.Digest != a.ContentDigest() {
-		return a, fmt.Errorf("the access snapshot says digest %s, but its content has %s: it is damaged", a.Digest, a.ContentDigest())
+		return a, fmt.Errorf("the access snapshot says digest %s, but its content has %s: it is damaged, or was edited by hand and should have no digest then", a.Digest, a.ContentDigest())
 	}
 	return a, nil
+}
+
+// Bounds of an access snapshot's form, well above what its fields need.
+const (
+	maxDepth  = 8
+	maxFields = 16
+)
+
+// refuseRepeatedFields reads one JSON value and refuses objects that have a field twice, in whatever case, of which
+// encoding/json would silently take the last: two readers of such a document could see two different ones.
+func refuseRepeatedFields(decoder *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("it is nested more than %d deep", maxDepth)
+	}
+	opening, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	delimiter, compound := opening.(json.Delim)
+	if !compound {
+		return nil
+	}
+	var fields []string
+	for decoder.More() {
+		if delimiter == '{' {
+			token, err := decoder.Token()
+			if err != nil {
+				return err
+			}
+			field := token.(string) // The decoder lets nothing else be a field's name.
+			if slices.ContainsFunc(fields, func(f string) bool { return strings.EqualFold(f, field) }) {
+				return fmt.Errorf("it has the field %.40q twice in one object", field)
+			}
+			if fields = append(fields, field); len(fields) > maxFields {
+				return fmt.Errorf("it has an object with more than %d fields", maxFields)
+			}
+		}
+		if err := refuseRepeatedFields(decoder, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = decoder.Token()
+	return err
 }
 
 // AccessState says which access snapshot a pod enforces.
