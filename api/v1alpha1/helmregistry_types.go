@@ -44,13 +44,13 @@ const ManagedBy = "chartroom"
 
 // HelmRegistrySpec describes a registry of Helm charts. The empty spec is a valid registry.
 //
-// +kubebuilder:validation:XValidation:rule="self.?organization.orValue('') == oldSelf.?organization.orValue('')",message="organization is immutable, because it is part of every chart's address: leave it as it was, or create another HelmRegistry"
-// +kubebuilder:validation:XValidation:rule="self.?slug.orValue('') == oldSelf.?slug.orValue('')",message="slug is immutable, because it is part of every chart's address: leave it as it was, or create another HelmRegistry"
-// +kubebuilder:validation:XValidation:rule="self.?storage.?filesystem.?existingClaim.orValue('') == oldSelf.?storage.?filesystem.?existingClaim.orValue('')",message="storage.filesystem.existingClaim is immutable, because the charts would stay behind: create another HelmRegistry for the other claim"
-// +kubebuilder:validation:XValidation:rule="self.?storage.?filesystem.?storageClassName.orValue('*') == oldSelf.?storage.?filesystem.?storageClassName.orValue('*')",message="storage.filesystem.storageClassName is immutable, because a claim cannot change its class: create another HelmRegistry"
-// +kubebuilder:validation:XValidation:rule="self.?storage.?filesystem.?accessMode.orValue('ReadWriteOnce') == oldSelf.?storage.?filesystem.?accessMode.orValue('ReadWriteOnce')",message="storage.filesystem.accessMode is immutable, because a claim cannot change its access mode: create another HelmRegistry"
-// +kubebuilder:validation:XValidation:rule="quantity(string(self.?storage.?filesystem.?size.orValue('10Gi'))).compareTo(quantity(string(oldSelf.?storage.?filesystem.?size.orValue('10Gi')))) >= 0",message="storage.filesystem.size can only grow: write the size that it had, or a larger one"
-// +kubebuilder:validation:XValidation:rule="self.?deletionPolicy.orValue('Retain') != 'Delete' || self.?storage.?filesystem.?existingClaim.orValue('') == ''",message="deletionPolicy Delete is not possible with storage.filesystem.existingClaim, because the operator deletes only claims that it made: write deletionPolicy: Retain and delete the claim yourself"
+// +kubebuilder:validation:XValidation:rule="has(self.organization) == has(oldSelf.organization) && (!has(self.organization) || self.organization == oldSelf.organization)",message="organization is immutable, because it is part of every chart's address: leave it as it was, or create another HelmRegistry"
+// +kubebuilder:validation:XValidation:rule="has(self.slug) == has(oldSelf.slug) && (!has(self.slug) || self.slug == oldSelf.slug)",message="slug is immutable, because it is part of every chart's address: leave it as it was, or create another HelmRegistry"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.existingClaim) ? self.storage.filesystem.existingClaim : \"\") == (has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.existingClaim) ? oldSelf.storage.filesystem.existingClaim : \"\")",message="storage.filesystem.existingClaim is immutable, because the charts would stay behind: create another HelmRegistry for the other claim"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.storageClassName) ? self.storage.filesystem.storageClassName : '*') == (has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.storageClassName) ? oldSelf.storage.filesystem.storageClassName : '*')",message="storage.filesystem.storageClassName is immutable, because a claim cannot change its class: create another HelmRegistry"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.accessMode) ? self.storage.filesystem.accessMode : 'ReadWriteOnce') == (has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.accessMode) ? oldSelf.storage.filesystem.accessMode : 'ReadWriteOnce')",message="storage.filesystem.accessMode is immutable, because a claim cannot change its access mode: create another HelmRegistry"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.size) ? quantity(string(self.storage.filesystem.size)) : quantity('10Gi')).compareTo((has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.size) ? quantity(string(oldSelf.storage.filesystem.size)) : quantity('10Gi'))) >= 0",message="storage.filesystem.size can only grow: write the size that it had, or a larger one"
+// +kubebuilder:validation:XValidation:rule="!has(self.deletionPolicy) || self.deletionPolicy != 'Delete' || (has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.existingClaim) ? self.storage.filesystem.existingClaim : \"\") == \"\"",message="deletionPolicy Delete is not possible with storage.filesystem.existingClaim, because the operator deletes only claims that it made: write deletionPolicy: Retain and delete the claim yourself"
 type HelmRegistrySpec struct {
 	// Organization is the first part of the path below which the charts are: oci://HOST/ORGANIZATION/SLUG. It is the
 	// namespace of the object where nothing is written, and cannot be changed afterwards. The words v2, api, healthz,
@@ -166,7 +166,7 @@ type Storage struct {
 
 // FilesystemStorage keeps the charts on a volume.
 //
-// +kubebuilder:validation:XValidation:rule="self.?existingClaim.orValue('') == '' || !(has(self.size) || has(self.storageClassName) || has(self.accessMode))",message="existingClaim excludes size, storageClassName and accessMode, because the claim already has them: write existingClaim alone"
+// +kubebuilder:validation:XValidation:rule="!has(self.existingClaim) || self.existingClaim == \"\" || !(has(self.size) || has(self.storageClassName) || has(self.accessMode))",message="existingClaim excludes size, storageClassName and accessMode, because the claim already has them: write existingClaim alone"
 type FilesystemStorage struct {
 	// Size is how much the claim asks for, 10Gi where nothing is written. It can only grow, and only where the storage
 	// class allows expansion.
@@ -212,7 +212,7 @@ const (
 
 // TLS describes the certificate that the registry serves with.
 //
-// +kubebuilder:validation:XValidation:rule="(self.?mode.orValue('SelfSigned') == 'Secret') == has(self.secretRef)",message="secretRef belongs to mode Secret and is needed there: write mode: Secret and secretRef: {name: NAME} together, or neither"
+// +kubebuilder:validation:XValidation:rule="(has(self.mode) && self.mode == 'Secret') == has(self.secretRef)",message="secretRef belongs to mode Secret and is needed there: write mode: Secret and secretRef: {name: NAME} together, or neither"
 type TLS struct {
 	// Mode says where the certificate comes from. SelfSigned, the default: the operator's own authority, whose
 	// certificate is in the ConfigMap NAME-ca. Secret: the Secret that secretRef names. None: plain HTTP, for a registry
@@ -286,7 +286,7 @@ const (
 
 // AllowedNamespaces says which other namespaces may attach tokens, and with which scopes at most.
 //
-// +kubebuilder:validation:XValidation:rule="(self.?from.orValue('Same') == 'Selector') == has(self.selector)",message="selector belongs to from: Selector and is needed there: write both together, or neither"
+// +kubebuilder:validation:XValidation:rule="(has(self.from) && self.from == 'Selector') == has(self.selector)",message="selector belongs to from: Selector and is needed there: write both together, or neither"
 type AllowedNamespaces struct {
 	// From says which namespaces may attach tokens: only the registry's own (Same, the default), those whose labels match
 	// selector (Selector), or every one (All).

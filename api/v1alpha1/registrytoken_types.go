@@ -73,8 +73,8 @@ type RegistryReference struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.registryRef == oldSelf.registryRef",message="registryRef is immutable: leave it as it was, or create another RegistryToken for the other registry"
 // +kubebuilder:validation:XValidation:rule="!(has(self.ttl) && has(self.expiresAt))",message="ttl and expiresAt exclude each other: write one of them, or neither for a token that does not expire"
-// +kubebuilder:validation:XValidation:rule="oldSelf.?state.orValue('Active') != 'Revoked' || self.?state.orValue('Active') == 'Revoked'",message="state Revoked is final: create another RegistryToken"
-// +kubebuilder:validation:XValidation:rule="self.?secretTemplate.?name.orValue('') == oldSelf.?secretTemplate.?name.orValue('')",message="secretTemplate.name is immutable, because those who use the Secret would lose it: leave it as it was, or create another RegistryToken"
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.state) || oldSelf.state != 'Revoked' || (has(self.state) && self.state == 'Revoked')",message="state Revoked is final: create another RegistryToken"
+// +kubebuilder:validation:XValidation:rule="(has(self.secretTemplate) && has(self.secretTemplate.name) ? self.secretTemplate.name : \"\") == (has(oldSelf.secretTemplate) && has(oldSelf.secretTemplate.name) ? oldSelf.secretTemplate.name : \"\")",message="secretTemplate.name is immutable, because those who use the Secret would lose it: leave it as it was, or create another RegistryToken"
 type RegistryTokenSpec struct {
 	// RegistryRef names the registry that the token is for. It cannot be changed afterwards.
 	//
