@@ -1,0 +1,227 @@
+package repository
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// maxDepth bounds the nesting of a manifest. Those of the specification have four levels.
+	maxDepth = 64
+
+	// maxDescriptors bounds what one manifest may name; each is looked up in the bucket.
+	maxDescriptors = 4096
+)
+
+// mediaTypePattern is the grammar of RFC 6838, section 4.2, without parameters.
+var mediaTypePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
+
+// descriptor is what a manifest says of content that must be in the repository (OCI Image Specification,
+// "Content Descriptors").
+type descriptor struct {
+	digest   digest.Digest
+	size     int64
+	manifest bool
+}
+
+func invalid(format string, a ...any) error {
+	return &InvalidManifestError{Reason: fmt.Sprintf(format, a...)}
+}
+
+// parseManifest checks the form of a manifest and returns the blobs and manifests that it needs. Manifests of types
+// that are not known need what their config, layers and manifests name, if they have such fields.
+func parseManifest(mediaType string, content []byte) ([]descriptor, error) {
+	if !mediaTypePattern.MatchString(mediaType) {
+		return nil, invalid("the Content-Type %.100q is not a media type without parameters", mediaType)
+	}
+	if err := checkJSON(content); err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(content, &fields); err != nil || fields == nil {
+		return nil, invalid("the manifest is not a JSON object")
+	}
+	for name, value := range fields {
+		if string(value) == "null" {
+			delete(fields, name)
+		}
+	}
+	if value, ok := fields["mediaType"]; ok {
+		var own string
+		if err := json.Unmarshal(value, &own); err != nil {
+			return nil, invalid("the manifest's mediaType is not a string")
+		}
+		if own != mediaType {
+			return nil, invalid("the manifest's mediaType is %.100q, but it was pushed as %s", own, mediaType)
+		}
+	}
+	if err := checkKind(mediaType, fields); err != nil {
+		return nil, err
+	}
+	return parseFields(fields)
+}
+
+// checkKind refuses what one client could read as a manifest and another as an index (CVE-2021-41190).
+func checkKind(mediaType string, fields map[string]json.RawMessage) error {
+	_, config := fields["config"]
+	_, layers := fields["layers"]
+	_, manifests := fields["manifests"]
+	if manifests && (config || layers) {
+		return invalid("the manifest has manifests as well as a config or layers: it must be either an index or a manifest")
+	}
+	switch mediaType {
+	case "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json":
+		if !config {
+			return invalid("the manifest has no config")
+		}
+	case "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json":
+		if !manifests {
+			return invalid("the index has no manifests")
+		}
+	}
+	return nil
+}
+
+func parseFields(fields map[string]json.RawMessage) ([]descriptor, error) {
+	var all []descriptor
+	if value, ok := fields["config"]; ok {
+		d, _, err := parseDescriptor("config", value)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	for _, name := range []string{"layers", "manifests"} {
+		value, ok := fields[name]
+		if !ok {
+			continue
+		}
+		list, err := parseList(name, value)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	// A subject need not be in the repository, or not yet.
+	if value, ok := fields["subject"]; ok {
+		if _, _, err := parseDescriptor("subject", value); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func parseList(name string, value json.RawMessage) ([]descriptor, error) {
+	decoder := json.NewDecoder(bytes.NewReader(value))
+	if t, err := decoder.Token(); err != nil || t != json.Delim('[') {
+		return nil, invalid("the manifest's %s is not a list", name)
+	}
+	var list []descriptor
+	for i := 0; decoder.More(); i++ {
+		if i == maxDescriptors {
+			return nil, invalid("the manifest has more than %d %s", maxDescriptors, name)
+		}
+		var element json.RawMessage
+		if err := decoder.Decode(&element); err != nil {
+			return nil, invalid("the manifest's %s cannot be read: %v", name, err)
+		}
+		d, elsewhere, err := parseDescriptor(fmt.Sprintf("%s[%d]", name, i), element)
+		if err != nil {
+			return nil, err
+		}
+		d.manifest = name == "manifests"
+		if !elsewhere {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// parseDescriptor reads a descriptor. elsewhere is true for content that the registry need not have: layers that may
+// not be distributed, and what the descriptor says where else to fetch. Fields are matched in their exact case, as
+// clients do that are not written in Go.
+func parseDescriptor(where string, value json.RawMessage) (d descriptor, elsewhere bool, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(value, &fields); err != nil || fields == nil {
+		return d, false, invalid("the manifest's %s is not a descriptor", where)
+	}
+	if err := json.Unmarshal(fields["digest"], &d.digest); err != nil || checkDigest(d.digest) != nil {
+		return d, false, invalid("the manifest's %s has no sha256 or sha512 digest", where)
+	}
+	var size *int64
+	if err := json.Unmarshal(fields["size"], &size); err != nil || size == nil || *size < 0 {
+		return d, false, invalid("the manifest's %s has no size", where)
+	}
+	d.size = *size
+	var mediaType string
+	if err := json.Unmarshal(fields["mediaType"], &mediaType); err != nil {
+		return d, false, invalid("the manifest's %s has no mediaType", where)
+	}
+	var urls []string
+	if value, ok := fields["urls"]; ok {
+		if err := json.Unmarshal(value, &urls); err != nil {
+			return d, false, invalid("the manifest's %s has urls that are not a list of strings", where)
+		}
+	}
+	elsewhere = len(urls) > 0 ||
+		strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+		strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
+	return d, elsewhere, nil
+}
+
+// checkJSON refuses what different programs would read differently: a key twice in one object, bytes that are not
+// UTF-8, anything behind the end; and what is nested so deeply that some could not read it.
+func checkJSON(content []byte) error {
+	if !utf8.Valid(content) {
+		return invalid("the manifest is not UTF-8")
+	}
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	// For each open object its keys; nil for each open list.
+	var open []map[string]struct{}
+	isKey := false
+	for {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) && len(open) == 0 {
+			return nil
+		}
+		if err != nil {
+			return invalid("the manifest is not valid JSON: %v", err)
+		}
+		switch t := token.(type) {
+		case json.Delim:
+			switch t {
+			case '{':
+				open = append(open, map[string]struct{}{})
+			case '[':
+				open = append(open, nil)
+			default:
+				open = open[:len(open)-1]
+			}
+			if len(open) > maxDepth {
+				return invalid("the manifest is nested more than %d levels deep", maxDepth)
+			}
+			isKey = len(open) > 0 && open[len(open)-1] != nil
+			continue
+		case string:
+			if isKey {
+				keys := open[len(open)-1]
+				if _, twice := keys[t]; twice {
+					return invalid("the manifest has the key %.100q twice in one object", t)
+				}
+				keys[t] = struct{}{}
+				isKey = false
+				continue
+			}
+		}
+		isKey = len(open) > 0 && open[len(open)-1] != nil
+	}
+}
