@@ -1,0 +1,184 @@
+package ociapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/chartroom-dev/chartroom/registryserver/repository"
+	"github.com/opencontainers/go-digest"
+)
+
+// maxTags bounds one answer to a client that asks for a number of tags.
+const maxTags = 10_000
+
+func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
+	d := digest.Digest(r.argument)
+	stat, err := r.repository.StatBlob(r.Context(), d)
+	if err != nil {
+		return err
+	}
+	var part *bucket.Range
+	// HEAD has no ranges (RFC 9110 section 14.2), and no validator was ever given out that If-Range could hold.
+	if r.Method == http.MethodGet && r.Header.Get("If-Range") == "" {
+		if part, err = parseRange(r.Header.Get("Range"), stat.Size); err != nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", stat.Size))
+			return err
+		}
+	}
+	if r.Method == http.MethodHead {
+		describeBlob(w, stat, nil)
+		return nil
+	}
+	body, _, err := r.repository.OpenBlob(r.Context(), d, part)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	describeBlob(w, stat, part)
+	if _, err := io.Copy(w, body); err != nil {
+		if errors.Is(err, bucket.ErrUnavailable) {
+			h.o.Logger.ErrorContext(r.Context(), "storage failed in the middle of an answer", "error", err)
+		}
+		// The status is sent: breaking off is the only way left to tell the client that this is not all.
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// describeBlob writes the head of the answer.
+func describeBlob(w http.ResponseWriter, b repository.Blob, part *bucket.Range) {
+	status, length := http.StatusOK, b.Size
+	if part != nil {
+		status, length = http.StatusPartialContent, part.Length
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.Offset, part.Offset+part.Length-1, b.Size))
+	}
+	w.Header().Set("Accept-Ranges", "bytes")
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
+	w.Header().Set("Docker-Content-Digest", b.Digest.String())
+	w.WriteHeader(status)
+}
+
+func deleteBlob(_ *Handler, w http.ResponseWriter, r *request) error {
+	if err := r.repository.DeleteBlob(r.Context(), digest.Digest(r.argument)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func getManifest(_ *Handler, w http.ResponseWriter, r *request) error {
+	read := r.repository.GetManifest
+	if r.Method == http.MethodHead {
+		read = r.repository.StatManifest
+	}
+	m, err := read(r.Context(), r.argument)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", m.MediaType)
+	w.Header().Set("Content-Length", strconv.FormatInt(m.Size, 10))
+	w.Header().Set("Docker-Content-Digest", m.Digest.String())
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	// When the client is gone, nobody is left to tell.
+	_, _ = w.Write(m.Content)
+	return nil
+}
+
+func putManifest(_ *Handler, w http.ResponseWriter, r *request) error {
+	tooLarge := &apiError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf(
+		"a manifest has at most %d bytes; content belongs into blobs", repository.MaxManifestBytes)}
+	if r.ContentLength > repository.MaxManifestBytes {
+		return tooLarge
+	}
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return &apiError{http.StatusBadRequest, "MANIFEST_INVALID", "a manifest comes with its media type as Content-Type"}
+	}
+	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, repository.MaxManifestBytes))
+	var over *http.MaxBytesError
+	if errors.As(err, &over) {
+		return tooLarge
+	}
+	if err != nil {
+		return err
+	}
+	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID)
+	if errors.Is(err, repository.ErrTagImmutable) {
+		return &apiError{http.StatusConflict, "DENIED", fmt.Sprintf(
+			"%s %s exists already with other content, and versions are immutable here: raise the version in Chart.yaml and push again", r.name, r.argument)}
+	}
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v2/"+r.name+"/manifests/"+m.Digest.String())
+	w.Header().Set("Docker-Content-Digest", m.Digest.String())
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+func deleteManifest(_ *Handler, w http.ResponseWriter, r *request) error {
+	if err := r.repository.DeleteManifest(r.Context(), r.argument); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func getTags(_ *Handler, w http.ResponseWriter, r *request) error {
+	query, err := r.query()
+	if err != nil {
+		return err
+	}
+	n, err := tagLimit(query)
+	if err != nil {
+		return err
+	}
+	// The store lists all for 0, but a client that asks for 0 tags wants none.
+	ask := n
+	if query.Has("n") && n == 0 {
+		ask = 1
+	}
+	found, more, err := r.repository.Tags(r.Context(), ask, query.Get("last"))
+	if err != nil {
+		return err
+	}
+	found = append([]string{}, found...)
+	if ask != n {
+		found, more = found[:0], false
+	}
+	body, err := json.Marshal(struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{r.name, found})
+	if err != nil {
+		return fmt.Errorf("encoding tags: %w", err)
+	}
+	if more {
+		next := url.Values{"n": {strconv.Itoa(n)}, "last": {found[len(found)-1]}}
+		w.Header().Set("Link", "</v2/"+r.name+"/tags/list?"+next.Encode()+`>; rel="next"`)
+	}
+	writeJSON(w, http.StatusOK, body)
+	return nil
+}
+
+// tagLimit reads the query parameter n; 0 when there is none.
+func tagLimit(query url.Values) (int, error) {
+	if !query.Has("n") {
+		return 0, nil
+	}
+	n, err := parseOffset(query.Get("n"))
+	if err != nil {
+		return 0, &apiError{http.StatusBadRequest, "UNSUPPORTED", "n is the number of tags wanted: digits alone"}
+	}
+	return int(min(n, maxTags)), nil
+}

@@ -1,0 +1,183 @@
+package ociapi
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// need is what a request must be allowed.
+type need int
+
+const (
+	// needsLogin is satisfied by any valid credentials.
+	needsLogin need = iota
+	needsRead
+	// needsPush is writing and reading: clients read on the way of a push.
+	needsPush
+	needsDelete
+)
+
+type action struct {
+	needs need
+	serve func(*Handler, http.ResponseWriter, *request) error
+}
+
+// route is one shape of address.
+type route struct {
+	// pattern names the route in logs and metrics.
+	pattern string
+	methods map[string]action
+}
+
+// allow is the value of the Allow header (RFC 9110 section 10.2.1).
+func (r *route) allow() string {
+	methods := []string{http.MethodOptions}
+	for m := range r.methods {
+		methods = append(methods, m)
+	}
+	slices.Sort(methods)
+	return strings.Join(methods, ", ")
+}
+
+// The routes, as the OCI Distribution Specification 1.1 lists them under "Endpoints".
+var (
+	base = &route{"/v2/", map[string]action{
+		http.MethodGet:  {needsLogin, getBase},
+		http.MethodHead: {needsLogin, getBase},
+	}}
+	blob = &route{"/v2/{name}/blobs/{digest}", map[string]action{
+		http.MethodGet:    {needsRead, getBlob},
+		http.MethodHead:   {needsRead, getBlob},
+		http.MethodDelete: {needsDelete, deleteBlob},
+	}}
+	uploads = &route{"/v2/{name}/blobs/uploads/", map[string]action{
+		http.MethodPost: {needsPush, postUpload},
+	}}
+	upload = &route{"/v2/{name}/blobs/uploads/{upload}", map[string]action{
+		http.MethodGet:    {needsPush, getUpload},
+		http.MethodPatch:  {needsPush, patchUpload},
+		http.MethodPut:    {needsPush, putUpload},
+		http.MethodDelete: {needsPush, deleteUpload},
+	}}
+	manifest = &route{"/v2/{name}/manifests/{reference}", map[string]action{
+		http.MethodGet:    {needsRead, getManifest},
+		http.MethodHead:   {needsRead, getManifest},
+		http.MethodPut:    {needsPush, putManifest},
+		http.MethodDelete: {needsDelete, deleteManifest},
+	}}
+	tags = &route{"/v2/{name}/tags/list", map[string]action{
+		http.MethodGet:  {needsRead, getTags},
+		http.MethodHead: {needsRead, getTags},
+	}}
+)
+
+// target is what a path names.
+type target struct {
+	route                         *route
+	organization, registry, chart string
+	argument                      string
+}
+
+func (t target) pattern() string {
+	if t.route == nil {
+		return "other"
+	}
+	return t.route.pattern
+}
+
+// name is the whole repository name.
+func (t target) name() string {
+	return strings.TrimRight(t.organization+"/"+t.registry+"/"+t.chart, "/")
+}
+
+var (
+	// errNotAPI: the path is outside /v2/, where nothing is and nothing is protected.
+	errNotAPI = &apiError{http.StatusNotFound, "UNSUPPORTED", "there is nothing here; the registry's API is below /v2/"}
+	errRoute  = &apiError{http.StatusNotFound, "UNSUPPORTED", "the registry's API has no such address; repository names are /v2/organization/registry/chart"}
+	errPath   = &apiError{http.StatusBadRequest, "NAME_INVALID", "the path has an empty element, \".\", \"..\" or a character that no repository name, tag or digest has"}
+)
+
+// parsePath tells what an address names. It knows the shape only: whether names, digests and tags are well-formed is
+// the repository's to say. Even with an error other than errNotAPI, the request is to be authenticated first.
+func parsePath(u *url.URL) (target, error) {
+	if u.Path == "/v2" {
+		return target{route: base}, nil
+	}
+	rest, ok := strings.CutPrefix(u.Path, "/v2/")
+	if !ok {
+		return target{}, errNotAPI
+	}
+	if rest == "" {
+		return target{route: base}, nil
+	}
+	// An encoded slash would decode into one that other programs on the way did not see.
+	if strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") || strings.IndexFunc(rest, illegal) >= 0 {
+		return target{}, errPath
+	}
+	segments := strings.Split(rest, "/")
+	last := len(segments) - 1
+	if segments[last] == "" && last >= 2 && segments[last-1] == "uploads" && segments[last-2] == "blobs" {
+		segments = segments[:last]
+		last--
+	}
+	for _, s := range segments {
+		if s == "" || s == "." || s == ".." {
+			return target{}, errPath
+		}
+	}
+	return match(segments)
+}
+
+func match(segments []string) (target, error) {
+	// at is the i-th segment from the end.
+	at := func(i int) string {
+		if i > len(segments) {
+			return ""
+		}
+		return segments[len(segments)-i]
+	}
+	var t target
+	switch {
+	case at(2) == "tags" && at(1) == "list":
+		t = named(tags, segments, 2, "")
+	case at(3) == "blobs" && at(2) == "uploads":
+		t = named(upload, segments, 3, at(1))
+	case at(2) == "blobs" && at(1) == "uploads":
+		t = named(uploads, segments, 2, "")
+	case at(2) == "blobs":
+		t = named(blob, segments, 2, at(1))
+	case at(2) == "manifests":
+		t = named(manifest, segments, 2, at(1))
+	}
+	if t.organization == "" {
+		return target{}, errRoute
+	}
+	return t, nil
+}
+
+// named makes the target of a route whose last n segments are not part of the name.
+func named(r *route, segments []string, n int, argument string) target {
+	t := target{route: r, argument: argument}
+	name := segments[:len(segments)-n]
+	if len(name) > 0 {
+		t.organization = name[0]
+	}
+	if len(name) > 1 {
+		t.registry = name[1]
+	}
+	if len(name) > 2 {
+		t.chart = strings.Join(name[2:], "/")
+	}
+	return t
+}
+
+// illegal reports characters that are in no name, tag, digest or upload.
+func illegal(c rune) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return false
+	}
+	return !strings.ContainsRune("/._-:+", c)
+}

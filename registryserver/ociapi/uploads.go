@@ -1,0 +1,174 @@
+package ociapi
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/chartroom-dev/chartroom/registryserver/repository"
+	"github.com/opencontainers/go-digest"
+)
+
+// postUpload begins an upload, or stores a blob at once when the digest comes with it. A request to mount a blob of
+// another repository begins an upload, as the specification allows.
+func postUpload(h *Handler, w http.ResponseWriter, r *request) error {
+	query, err := r.query()
+	if err != nil {
+		return err
+	}
+	if query.Has("digest") {
+		d := digest.Digest(query.Get("digest"))
+		if err := r.repository.PutBlob(r.Context(), d, r.Body, r.ContentLength); err != nil {
+			return err
+		}
+		return r.blobCreated(w, d)
+	}
+	segment, err := h.uploads.issue(r.name, r.identity.ID)
+	if err != nil {
+		return err
+	}
+	r.uploadStands(w, segment, 0)
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func getUpload(h *Handler, w http.ResponseWriter, r *request) error {
+	u, err := h.upload(r)
+	if err != nil {
+		return err
+	}
+	offset, err := u.Offset(r.Context())
+	if err != nil {
+		return err
+	}
+	r.uploadStands(w, r.argument, offset)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func patchUpload(h *Handler, w http.ResponseWriter, r *request) error {
+	u, err := h.upload(r)
+	if err != nil {
+		return err
+	}
+	start, err := chunkStart(r.Header.Get("Content-Range"), r.ContentLength)
+	if err != nil {
+		return err
+	}
+	offset, err := u.Append(r.Context(), start, r.Body, r.ContentLength)
+	if err != nil {
+		return r.sayOffset(w, err)
+	}
+	r.uploadStands(w, r.argument, offset)
+	w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func putUpload(h *Handler, w http.ResponseWriter, r *request) error {
+	u, err := h.upload(r)
+	if err != nil {
+		return err
+	}
+	query, err := r.query()
+	if err != nil {
+		return err
+	}
+	if !query.Has("digest") {
+		return &apiError{http.StatusBadRequest, "DIGEST_INVALID", "the upload is finished with ?digest= and the digest of the whole content"}
+	}
+	start, err := chunkStart(r.Header.Get("Content-Range"), r.ContentLength)
+	if err != nil {
+		return err
+	}
+	d := digest.Digest(query.Get("digest"))
+	if err := u.Commit(r.Context(), d, start, r.Body, r.ContentLength); err != nil {
+		return r.sayOffset(w, err)
+	}
+	return r.blobCreated(w, d)
+}
+
+func deleteUpload(h *Handler, w http.ResponseWriter, r *request) error {
+	u, err := h.upload(r)
+	if err != nil {
+		return err
+	}
+	if err := u.Cancel(r.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *Handler) upload(r *request) (*repository.Upload, error) {
+	id, err := h.uploads.verify(r.argument, r.name, r.identity.ID)
+	if err != nil {
+		return nil, err
+	}
+	return r.repository.Upload(id), nil
+}
+
+// query reads the query strictly: net/url's own accessor drops what it cannot read.
+func (r *request) query() (url.Values, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &apiError{http.StatusBadRequest, "UNSUPPORTED", "the query of the address cannot be read"}
+	}
+	return values, nil
+}
+
+// uploadStands says where to go on. Locations are always relative, which is right behind any proxy.
+func (r *request) uploadStands(w http.ResponseWriter, segment string, offset int64) {
+	w.Header().Set("Location", "/v2/"+r.name+"/blobs/uploads/"+segment)
+	// The specification's Range has no form for "nothing yet"; registries agree on 0-0.
+	w.Header().Set("Range", fmt.Sprintf("0-%d", max(offset-1, 0)))
+}
+
+func (r *request) sayOffset(w http.ResponseWriter, err error) error {
+	var offset *repository.OffsetError
+	if errors.As(err, &offset) {
+		r.uploadStands(w, r.argument, offset.Offset)
+	}
+	return err
+}
+
+func (r *request) blobCreated(w http.ResponseWriter, d digest.Digest) error {
+	w.Header().Set("Location", "/v2/"+r.name+"/blobs/"+d.String())
+	w.Header().Set("Docker-Content-Digest", d.String())
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// chunkStart reads the Content-Range of a chunk, "<start>-<end>", both inclusive (OCI Distribution Specification,
+// "Pushing a blob in chunks"). Without the header the chunk begins where the upload stands, which is -1. length is
+// that of the body, negative when unknown.
+func chunkStart(header string, length int64) (int64, error) {
+	if header == "" {
+		return -1, nil
+	}
+	first, last, found := strings.Cut(header, "-")
+	start, startErr := parseOffset(first)
+	end, endErr := parseOffset(last)
+	if !found || startErr != nil || endErr != nil || end < start {
+		return 0, &apiError{http.StatusBadRequest, "BLOB_UPLOAD_INVALID", "the Content-Range of a chunk is START-END, the offsets of its first and last byte"}
+	}
+	if length >= 0 && end-start != length-1 {
+		return 0, &apiError{http.StatusBadRequest, "SIZE_INVALID", fmt.Sprintf("the chunk has %d bytes, but its Content-Range is of another length", length)}
+	}
+	return start, nil
+}
+
+// parseOffset reads decimal digits alone; strconv would take a sign as well. What no int64 holds is the greatest.
+func parseOffset(s string) (int64, error) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, strconv.ErrSyntax
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return math.MaxInt64, nil
+	}
+	return n, nil
+}
