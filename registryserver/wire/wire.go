@@ -104,7 +104,7 @@ type Access struct {
 // ContentDigest returns "sha256:" and the SHA-256 of the canonical bytes of everything but Revision and Digest: two
 // snapshots with the same content digest decide alike.
 func (a Access) ContentDigest() string {
-	a.Revision, a.Digest = 0, ""
+	a.Version, a.Revision, a.Digest = AccessVersion, 0, ""
 	sum := sha256.Sum256(a.marshal())
 	return "sha256:" + hex.EncodeToString(sum[:])
 }

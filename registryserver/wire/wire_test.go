@@ -96,6 +96,9 @@ func TestContentDigest(t *testing.T) {
 			t.Errorf("%s changed: the same digest is %v, want %v", name, same, change.same)
 		}
 	}
+	if decoded, err := wire.DecodeAccess(snapshot().Encode()); err != nil || decoded.ContentDigest() != base {
+		t.Errorf("a snapshot has one digest where it is made and another where it is read (%v)", err)
+	}
 	if said, unsaid := (wire.Access{Visibility: wire.Private}).ContentDigest(), (wire.Access{}).ContentDigest(); said != unsaid {
 		t.Error("Private, which holds where nothing is said, has a digest of its own")
 	}
@@ -123,7 +126,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"an unknown field 2":  {`{"version":1,"tokens":[{"scope":"x"}]}`, `unknown field "scope"`},
 		"a second document":   {good + `{}`, "not JSON"},
 		"trailing data":       {good + `x`, "not JSON"},
-		"a negative revision":  {`{"version":1,"revision":-1}`, "cannot unmarshal"},
+		"a negative revision": {`{"version":1,"revision":-1}`, "cannot unmarshal"},
 		"a damaged content":   {strings.Replace(good, "read_packages", "delete_packages", 1), "damaged"},
 		"tokens twice":        {`{"version":1,"tokens":[],"tokens":[]}`, `"tokens" twice`},
 		"tokens in two cases": {`{"version":1,"tokens":[],"TOKENS":[]}`, `"TOKENS" twice`},
