@@ -70,9 +70,9 @@ func (l *lister) wanted(key string) bool {
 
 // walk adds what is wanted below a directory, whose keys begin with base.
 func (l *lister) walk(ctx context.Context, parent *os.Root, name, base string) error {
-	root, err := parent.OpenRoot(name)
-	if err != nil {
-		if isMissing(err) {
+	root, err := openDir(parent, name)
+	if root == nil || err != nil {
+		if err == nil {
 			return nil
 		}
 		return failed("list", base, err, false)
@@ -101,6 +101,19 @@ func (l *lister) walk(ctx context.Context, parent *os.Root, name, base string) e
 			return nil
 		}
 	}
+}
+
+// openDir returns nil without an error where there is no directory, or none any more.
+func openDir(parent *os.Root, name string) (*os.Root, error) {
+	root, err := parent.OpenRoot(name)
+	if err == nil || isMissing(err) {
+		return root, nil
+	}
+	// What OpenRoot says of a file cannot be told from other errors.
+	if info, statErr := parent.Lstat(name); isMissing(statErr) || statErr == nil && !info.IsDir() {
+		return nil, nil
+	}
+	return nil, err
 }
 
 // visit adds one name of a directory: an object, a common prefix, or what is below it.
@@ -170,11 +183,8 @@ func (l *lister) smallest(root *os.Root, base, last string, n int) ([]string, er
 
 // holdsObject is false for directories that a put made and did not get to use.
 func holdsObject(parent *os.Root, name string) (bool, error) {
-	root, err := parent.OpenRoot(name)
-	if err != nil {
-		if isMissing(err) {
-			return false, nil
-		}
+	root, err := openDir(parent, name)
+	if root == nil || err != nil {
 		return false, err
 	}
 	defer root.Close()

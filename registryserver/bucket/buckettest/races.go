@@ -1,0 +1,164 @@
+package buckettest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+)
+
+const racers = 12
+
+// race calls f from many goroutines at the same moment.
+func race(f func(racer int)) {
+	var ready, done sync.WaitGroup
+	start := make(chan struct{})
+	for i := range racers {
+		ready.Add(1)
+		done.Go(func() {
+			ready.Done()
+			<-start
+			f(i)
+		})
+	}
+	ready.Wait()
+	close(start)
+	done.Wait()
+}
+
+func testRaceAbsent(t *testing.T, b bucket.Bucket) {
+	for round := range 10 {
+		key := fmt.Sprintf("race/%d/tag", round)
+		var winners atomic.Int32
+		var winner atomic.Value
+		race(func(racer int) {
+			content := fmt.Sprintf("racer %d", racer)
+			_, err := put(t.Context(), b, key, content, bucket.Condition{Absent: true})
+			switch {
+			case err == nil:
+				winners.Add(1)
+				winner.Store(content)
+			case !errors.Is(err, bucket.ErrExists):
+				t.Error(err)
+			}
+		})
+		if winners.Load() != 1 {
+			t.Fatalf("%d of %d created the same object", winners.Load(), racers)
+		}
+		wantContent(t, b, key, winner.Load().(string))
+	}
+}
+
+func testRaceCounter(t *testing.T, b bucket.Bucket) {
+	const each = 10
+	mustPut(t, b, "counter", "0")
+	race(func(int) {
+		for counted := 0; counted < each; {
+			content, info, err := get(t.Context(), b, "counter", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n, err := strconv.Atoi(content)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, err = put(t.Context(), b, "counter", strconv.Itoa(n+1), bucket.Condition{ETag: info.ETag})
+			switch {
+			case err == nil:
+				counted++
+			case !errors.Is(err, bucket.ErrChanged):
+				t.Error(err)
+				return
+			}
+		}
+	})
+	wantContent(t, b, "counter", strconv.Itoa(racers*each))
+}
+
+// testRaceReplace looks for objects that are half old and half new.
+func testRaceReplace(t *testing.T, b bucket.Bucket) {
+	mustPut(t, b, "k", "start")
+	race(func(racer int) {
+		for i := range 20 {
+			if racer%2 == 0 {
+				content := strings.Repeat(string(rune('a'+racer)), 1+(racer*20+i)*1000)
+				if _, err := put(t.Context(), b, "k", content, bucket.Condition{}); err != nil {
+					t.Error(err)
+				}
+				continue
+			}
+			content, info, err := get(t.Context(), b, "k", nil)
+			if err != nil {
+				t.Error(err)
+			} else if content != "start" && (len(content) == 0 || strings.Trim(content, content[:1]) != "") {
+				t.Errorf("torn: %d bytes", len(content))
+			} else if info.Size != int64(len(content)) {
+				t.Errorf("%d bytes come for an object of %d", len(content), info.Size)
+			}
+		}
+	})
+}
+
+// testRacePutAndDelete checks that creations and conditional deletes of one key take turns.
+func testRacePutAndDelete(t *testing.T, b bucket.Bucket) {
+	var created, deleted atomic.Int32
+	race(func(racer int) {
+		for range 20 {
+			if racer%2 == 0 {
+				_, err := put(t.Context(), b, "d/k", "x", bucket.Condition{Absent: true})
+				if err == nil {
+					created.Add(1)
+				} else if !errors.Is(err, bucket.ErrExists) {
+					t.Error(err)
+				}
+				continue
+			}
+			info, err := b.Head(t.Context(), "d/k")
+			if errors.Is(err, bucket.ErrNotFound) {
+				continue
+			}
+			if err == nil {
+				err = b.Delete(t.Context(), "d/k", bucket.Condition{ETag: info.ETag})
+			}
+			if err == nil {
+				deleted.Add(1)
+			} else if !errors.Is(err, bucket.ErrChanged) {
+				t.Error(err)
+			}
+		}
+	})
+	left := int32(0)
+	if _, err := b.Head(t.Context(), "d/k"); err == nil {
+		left = 1
+	}
+	if created.Load() != deleted.Load()+left {
+		t.Fatalf("%d created, %d deleted, %d left", created.Load(), deleted.Load(), left)
+	}
+}
+
+// testRaceInOneDirectory checks that deletes do not take away the directory under a neighbour's put.
+func testRaceInOneDirectory(t *testing.T, b bucket.Bucket) {
+	race(func(racer int) {
+		key := fmt.Sprintf("x/y/z/%d", racer)
+		for i := range 20 {
+			content := strconv.Itoa(i)
+			if _, err := put(t.Context(), b, key, content, bucket.Condition{Absent: racer%2 == 0}); err != nil {
+				t.Error(err)
+			}
+			if got, _, err := get(t.Context(), b, key, nil); err != nil || got != content {
+				t.Errorf("%s has %q, %v", key, got, err)
+			}
+			if err := b.Delete(t.Context(), key, bucket.Condition{}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wantNothing(t, b)
+}

@@ -1,0 +1,61 @@
+package dir_test
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/chartroom-dev/chartroom/registryserver/bucket/buckettest"
+	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
+)
+
+func open(t *testing.T, root string) *dir.Bucket {
+	t.Helper()
+	b, err := dir.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestConformance(t *testing.T) {
+	buckettest.Run(t, func(t *testing.T) bucket.Bucket { return open(t, t.TempDir()) })
+}
+
+// Two instances share nothing but the directory, as two processes would.
+func TestConformanceOfTwoInstancesOnOneDirectory(t *testing.T) {
+	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
+		root := t.TempDir()
+		return &alternating{buckets: [2]bucket.Bucket{open(t, root), open(t, root)}}
+	})
+}
+
+// alternating sends every operation to another instance than the one before.
+type alternating struct {
+	buckets [2]bucket.Bucket
+	calls   atomic.Uint64
+}
+
+func (a *alternating) next() bucket.Bucket { return a.buckets[a.calls.Add(1)%2] }
+
+func (a *alternating) Get(ctx context.Context, key string, r *bucket.Range) (io.ReadCloser, bucket.Info, error) {
+	return a.next().Get(ctx, key, r)
+}
+
+func (a *alternating) Head(ctx context.Context, key string) (bucket.Info, error) {
+	return a.next().Head(ctx, key)
+}
+
+func (a *alternating) Put(ctx context.Context, key string, body io.Reader, size int64, c bucket.Condition) (bucket.Info, error) {
+	return a.next().Put(ctx, key, body, size, c)
+}
+
+func (a *alternating) Delete(ctx context.Context, key string, c bucket.Condition) error {
+	return a.next().Delete(ctx, key, c)
+}
+
+func (a *alternating) List(ctx context.Context, o bucket.ListOptions) (bucket.Page, error) {
+	return a.next().List(ctx, o)
+}
