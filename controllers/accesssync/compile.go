@@ -1,0 +1,108 @@
+package accesssync
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+// envelopeBytes is more than a snapshot has beside its tokens.
+const envelopeBytes = 1 << 10
+
+// compiled is what the tokens of a registry come to.
+type compiled struct {
+	// access is the snapshot, without a revision.
+	access wire.Access
+	// refused are the tokens that are revoked or being deleted.
+	refused map[types.UID]bool
+	// unproved are those of refused whose revocation nobody has confirmed yet.
+	unproved []types.UID
+	// leftOut is the number of tokens for which there was no room.
+	leftOut int
+	// next is when the first token expires, and the snapshot changes by that; zero when none does.
+	next time.Time
+}
+
+// compile makes the access snapshot of a registry from its tokens, as they were gathered for it at an instant. Where there is no room for all, the
+// older tokens stay, so that nobody can displace them by making new ones.
+func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
+	out := compiled{refused: map[types.UID]bool{}, access: wire.Access{
+		Version:    wire.AccessVersion,
+		Registry:   registry.Path(),
+		Visibility: wire.Visibility(registry.Visibility()),
+		Tokens:     []wire.Token{},
+	}}
+	inputs = slices.SortedFunc(slices.Values(inputs), func(a, b tokens.Input) int {
+		return cmp.Or(a.Token.CreationTimestamp.Compare(b.Token.CreationTimestamp.Time),
+			cmp.Compare(a.Token.Namespace, b.Token.Namespace), cmp.Compare(a.Token.Name, b.Token.Name))
+	})
+	room := wire.MaxAccessBytes - envelopeBytes
+	for _, in := range inputs {
+		if tokens.IsRevoked(in.Token) {
+			out.refused[in.Token.UID] = true
+			if !meta.IsStatusConditionTrue(in.Token.Status.Conditions, v1alpha1.ConditionRevoked) {
+				out.unproved = append(out.unproved, in.Token.UID)
+			}
+			continue
+		}
+		decision := tokens.Decide(in)
+		if !decision.InForce {
+			continue
+		}
+		entry := tokens.Entry(in.Token, decision.Credential)
+		size := len(encode(entry)) + 1
+		if len(out.access.Tokens) == access.MaxTokens || size > room {
+			out.leftOut++
+			continue
+		}
+		room -= size
+		out.access.Tokens = append(out.access.Tokens, entry)
+		if at := entry.ExpiresAt; at != nil && (out.next.IsZero() || at.Before(out.next)) {
+			out.next = *at
+		}
+	}
+	// The form in which the pods have it, so that entries can be compared.
+	out.access = canonical(out.access)
+	return out
+}
+
+// canonical returns a snapshot as it reads once it was encoded.
+func canonical(a wire.Access) wire.Access {
+	decoded, err := wire.DecodeAccess(a.Encode())
+	if err != nil {
+		panic(err) // compile keeps to the bounds.
+	}
+	return decoded
+}
+
+// narrows reports whether the newer snapshot takes something away that the older one gives. Pods refuse what has
+// expired by themselves.
+func narrows(older, newer wire.Access, now time.Time) bool {
+	if older.Visibility == wire.Public && newer.Visibility != wire.Public {
+		return true
+	}
+	stays := make(map[string]bool, len(newer.Tokens))
+	for _, t := range newer.Tokens {
+		stays[string(encode(t))] = true
+	}
+	return slices.ContainsFunc(older.Tokens, func(t wire.Token) bool {
+		return !stays[string(encode(t))] && (t.ExpiresAt == nil || t.ExpiresAt.After(now))
+	})
+}
+
+func encode(t wire.Token) []byte {
+	encoded, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // Strings and times always encode.
+	}
+	return encoded
+}

@@ -1,0 +1,170 @@
+package accesssync
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+// documentKey is the entry of the Secret that holds the snapshot.
+const documentKey = "access.json"
+
+// secretName returns the name of the Secret that holds the snapshot of a registry.
+func secretName(registry string) string { return registry + "-access" }
+
+// floor is the snapshot in the Secret, which pods boot from.
+type floor struct {
+	// access is the snapshot; without a revision when there is none that can be read.
+	access wire.Access
+	// intact says that the Secret is as this controller wrote it.
+	intact bool
+	// taken says that the Secret is somebody else's.
+	taken bool
+}
+
+// readFloor reads the Secret of a registry's snapshot; nil when there is none.
+func readFloor(registry *v1alpha1.HelmRegistry, secret *corev1.Secret) floor {
+	if secret == nil {
+		return floor{}
+	}
+	owner := metav1.GetControllerOf(secret)
+	labelled := secret.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedBy && secret.Labels[v1alpha1.LabelRegistry] == registry.Name
+	owned := metav1.IsControlledBy(secret, registry)
+	// After a restore the owner is missing, or is the registry from before.
+	ours := owned || labelled && (owner == nil || owner.Kind == "HelmRegistry" && owner.Name == registry.Name)
+	if !ours {
+		return floor{taken: true}
+	}
+	access, err := wire.DecodeAccess(secret.Data[documentKey])
+	if err != nil {
+		return floor{}
+	}
+	return floor{access: access, intact: labelled && owned && bytes.Equal(access.Encode(), secret.Data[documentKey])}
+}
+
+// settle makes the newest snapshot durable, in the Secret, and takes it into memory. Until that is done no pod hears of
+// it: a pod that restarts must not fall back behind what others have confirmed. It reports whether the Secret's name is
+// taken; then the snapshot is in memory only.
+func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry, m *memory, c compiled, now time.Time) (bool, error) {
+	key := client.ObjectKey{Namespace: registry.Namespace, Name: secretName(registry.Name)}
+	f, err := fetchFloor(ctx, r.Client, registry, key)
+	if err != nil {
+		return false, err
+	}
+	digest := c.access.ContentDigest()
+	if !m.upToDate(f, digest) {
+		// The cache may lag behind what was written a moment ago, and does not show what lacks our labels.
+		if f, err = fetchFloor(ctx, r.Live, registry, key); err != nil {
+			return false, err
+		}
+	}
+	if m.upToDate(f, digest) {
+		m.take(f.access, c.refused)
+		return false, nil
+	}
+	before := f.access
+	if f.taken && m.newest != nil {
+		before = m.newest.Access
+	}
+	next := c.access
+	next.Revision = m.nextRevision(before, digest)
+	next.Digest = digest
+	if !f.taken {
+		err := r.Apply(ctx, buildSecret(registry, next), client.FieldOwner(fieldManager), client.ForceOwnership)
+		// In a namespace that is being deleted nothing new can be made, while its pods still serve.
+		if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return false, fmt.Errorf("writing the access snapshot to the Secret %s: %w", key.Name, err)
+		}
+	}
+	if next.Revision > before.Revision {
+		m.narrowed = m.narrowed || narrows(before, next, now)
+		if m.since.IsZero() {
+			m.since = now
+		}
+	}
+	m.take(next, c.refused)
+	return f.taken, nil
+}
+
+func fetchFloor(ctx context.Context, reader client.Reader, registry *v1alpha1.HelmRegistry, key client.ObjectKey) (floor, error) {
+	secret := &corev1.Secret{}
+	if err := reader.Get(ctx, key, secret); apierrors.IsNotFound(err) {
+		secret = nil
+	} else if err != nil {
+		return floor{}, fmt.Errorf("reading the Secret %s of the access snapshot: %w", key.Name, err)
+	}
+	return readFloor(registry, secret), nil
+}
+
+// upToDate reports whether the Secret holds what it should, and no pod is ahead of it.
+func (m *memory) upToDate(f floor, digest string) bool {
+	return f.intact && f.access.Digest == digest && f.access.Revision > 0 && !m.outranked(f.access)
+}
+
+// outranked reports whether a pod enforces what a snapshot cannot replace.
+func (m *memory) outranked(a wire.Access) bool {
+	for _, pod := range m.pods {
+		if pod.state.Revision > a.Revision || pod.state.Revision == a.Revision && pod.state.Digest != a.Digest {
+			return true
+		}
+	}
+	return false
+}
+
+// nextRevision returns the revision for a snapshot with that digest: that of the one before when it is the same and
+// stands, else one above all that are known.
+func (m *memory) nextRevision(before wire.Access, digest string) uint64 {
+	if before.Revision > 0 && before.Digest == digest && !m.outranked(before) {
+		return before.Revision
+	}
+	highest := before.Revision
+	if m.newest != nil {
+		highest = max(highest, m.newest.Access.Revision)
+	}
+	for _, pod := range m.pods {
+		highest = max(highest, pod.state.Revision)
+	}
+	return highest + 1
+}
+
+// take makes a snapshot the newest.
+func (m *memory) take(a wire.Access, refused map[types.UID]bool) {
+	if m.newest == nil || m.newest.Access.Revision != a.Revision || m.newest.Access.Digest != a.Digest {
+		m.document, m.rounds = a.Encode(), 0
+		for uid, pod := range m.pods {
+			pod.refused = false
+			m.pods[uid] = pod
+		}
+	} else if maps.Equal(m.newest.Refused, refused) {
+		return
+	}
+	m.newest = &ledger.Snapshot{Access: a, Refused: refused}
+}
+
+// buildSecret returns the Secret that holds a snapshot.
+func buildSecret(registry *v1alpha1.HelmRegistry, a wire.Access) *corev1ac.SecretApplyConfiguration {
+	return corev1ac.Secret(secretName(registry.Name), registry.Namespace).
+		WithType(corev1.SecretTypeOpaque).
+		WithLabels(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: registry.Name}).
+		WithData(map[string][]byte{documentKey: a.Encode()}).
+		WithOwnerReferences(metav1ac.OwnerReference().
+			WithAPIVersion(v1alpha1.GroupVersion.String()).
+			WithKind("HelmRegistry").
+			WithName(registry.Name).
+			WithUID(registry.UID).
+			WithController(true))
+}

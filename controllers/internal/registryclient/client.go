@@ -1,0 +1,178 @@
+// Package registryclient talks to the admin port of registry pods: TLS 1.3 with certificates on both sides, one pod at
+// a time, everything bounded.
+package registryclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+// AdminPort is the port of the admin listener in a registry pod.
+const AdminPort = "5443"
+
+const (
+	// timeout bounds one request, connection and handshake included.
+	timeout = time.Second
+	// maxAnswerBytes bounds an answer's body. About and AccessState have a few hundred bytes.
+	maxAnswerBytes = 64 << 10
+	// idleTimeout is how long a connection is kept for the next request.
+	idleTimeout = 90 * time.Second
+)
+
+// Errors of PushAccess: the pod answered, and did not take the snapshot.
+var (
+	// ErrNewer: the pod enforces a snapshot of a higher revision, or another one of the same revision.
+	ErrNewer = errors.New("the pod enforces a newer access snapshot")
+	// ErrRefused: the pod cannot read the snapshot.
+	ErrRefused = errors.New("the pod refused the access snapshot")
+)
+
+// ClientTLS returns the operator's side of TLS for the pods of one registry: the client certificate and the authority
+// that the pods' certificates must come from. ServerName and the version are set by the Client. It returns the same
+// pointer until something in it has changed.
+type ClientTLS func(ctx context.Context, registry types.NamespacedName) (*tls.Config, error)
+
+// Dial opens a connection to an address, host:port.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Client asks pods. Its methods may be called from many goroutines.
+type Client struct {
+	clientTLS ClientTLS
+	dial      Dial
+
+	mu         sync.Mutex
+	transports map[types.NamespacedName]*transport
+}
+
+// transport keeps the connections to the pods of one registry.
+type transport struct {
+	*http.Transport
+	from *tls.Config
+}
+
+// New returns a client. dial nil means the network.
+func New(clientTLS ClientTLS, dial Dial) *Client {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: timeout}).DialContext
+	}
+	return &Client{clientTLS: clientTLS, dial: dial, transports: map[types.NamespacedName]*transport{}}
+}
+
+// About asks the pod with an IP address what it is and enforces.
+func (c *Client) About(ctx context.Context, registry types.NamespacedName, ip string) (wire.About, error) {
+	var about wire.About
+	status, err := c.do(ctx, registry, ip, http.MethodGet, wire.PathAbout, nil, &about)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("asking the pod at %s about itself: it answered %d", ip, status)
+	}
+	return about, err
+}
+
+// PushAccess sends a snapshot, as [wire.Access.Encode] wrote it, to the pod with an IP address. It returns what the pod
+// enforces afterwards; with ErrNewer and ErrRefused, too. Any other error means that the pod did not answer.
+func (c *Client) PushAccess(ctx context.Context, registry types.NamespacedName, ip string, document []byte) (wire.AccessState, error) {
+	var state wire.AccessState
+	status, err := c.do(ctx, registry, ip, http.MethodPut, wire.PathAccess, document, &state)
+	switch {
+	case err != nil:
+		return state, err
+	case status == http.StatusOK:
+		return state, nil
+	case status == http.StatusConflict:
+		return state, ErrNewer
+	case status == http.StatusUnprocessableEntity:
+		return state, ErrRefused
+	}
+	return state, fmt.Errorf("sending the access snapshot to the pod at %s: it answered %d", ip, status)
+}
+
+// Forget closes the idle connections to the pods of a registry that is gone.
+func (c *Client) Forget(registry types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.transports[registry]; t != nil {
+		t.CloseIdleConnections()
+		delete(c.transports, registry)
+	}
+}
+
+// do makes one request and reads its JSON answer into out. The answer of a status that the caller does not expect may
+// have any form, so only those with a document are read.
+func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, method, path string, body []byte, out any) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	t, err := c.transport(ctx, registry)
+	if err != nil {
+		return 0, fmt.Errorf("preparing TLS for the pods of %s: %w", registry, err)
+	}
+	url := "https://" + net.JoinHostPort(ip, AdminPort) + path
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, fmt.Errorf("asking the pod at %s: %w", ip, err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := t.RoundTrip(request)
+	if err != nil {
+		return 0, fmt.Errorf("%s %s of the pod at %s: %w", method, path, ip, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	if err != nil {
+		return 0, fmt.Errorf("reading the answer of the pod at %s: %w", ip, err)
+	}
+	if len(answer) > maxAnswerBytes {
+		return 0, fmt.Errorf("the answer of the pod at %s has more than %d bytes", ip, maxAnswerBytes)
+	}
+	switch response.StatusCode {
+	case http.StatusOK, http.StatusConflict, http.StatusUnprocessableEntity:
+		if err := json.Unmarshal(answer, out); err != nil {
+			return 0, fmt.Errorf("the answer of the pod at %s is not the document expected: %w", ip, err)
+		}
+	}
+	return response.StatusCode, nil
+}
+
+// transport returns the connections to a registry's pods; new ones when the certificates have changed.
+func (c *Client) transport(ctx context.Context, registry types.NamespacedName) (*transport, error) {
+	config, err := c.clientTLS(ctx, registry)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.transports[registry]; t != nil {
+		if t.from == config {
+			return t, nil
+		}
+		t.CloseIdleConnections()
+	}
+	own := config.Clone()
+	own.MinVersion = tls.VersionTLS13
+	own.ServerName = wire.AdminServerName(registry.Namespace, registry.Name)
+	t := &transport{from: config, Transport: &http.Transport{
+		Proxy:                  nil, // A proxy named in the environment must not see admin requests.
+		DialContext:            c.dial,
+		TLSClientConfig:        own,
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: 16 << 10,
+		DisableCompression:     true,
+	}}
+	c.transports[registry] = t
+	return t, nil
+}
