@@ -120,6 +120,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return action.serve(h, w, &request{Request: r, identity: identity})
 	}
 	if err := h.authorize(identity, action.needs, t.chart); err != nil {
+		// The first that a push does is to ask, with HEAD, what is there already, and helm shows nothing of the answer
+		// but the status. A token that may write but not read finds nothing, and is told why where the push begins.
+		if r.Method == http.MethodHead && h.o.Access.Authorize(identity, wire.WritePackages, t.chart).Allowed {
+			return repository.ErrBlobUnknown
+		}
 		return err
 	}
 	repo, err := h.o.Store.Repository(t.chart)

@@ -28,6 +28,8 @@ type action struct {
 type route struct {
 	// pattern names the route in logs and metrics.
 	pattern string
+	// tail are the elements behind the repository's name; "*" stands for any one.
+	tail    []string
 	methods map[string]action
 }
 
@@ -41,37 +43,39 @@ func (r *route) allow() string {
 	return strings.Join(methods, ", ")
 }
 
-// The routes, as the OCI Distribution Specification 1.1 lists them under "Endpoints".
-var (
-	base = &route{"/v2/", map[string]action{
-		http.MethodGet:  {needsLogin, getBase},
-		http.MethodHead: {needsLogin, getBase},
-	}}
-	blob = &route{"/v2/{name}/blobs/{digest}", map[string]action{
-		http.MethodGet:    {needsRead, getBlob},
-		http.MethodHead:   {needsRead, getBlob},
-		http.MethodDelete: {needsDelete, deleteBlob},
-	}}
-	uploads = &route{"/v2/{name}/blobs/uploads/", map[string]action{
-		http.MethodPost: {needsPush, postUpload},
-	}}
-	upload = &route{"/v2/{name}/blobs/uploads/{upload}", map[string]action{
+var base = &route{pattern: "/v2/", methods: map[string]action{
+	http.MethodGet:  {needsLogin, getBase},
+	http.MethodHead: {needsLogin, getBase},
+}}
+
+// routes are the endpoints of the OCI Distribution Specification 1.1 ("Endpoints") below a repository's name. The first
+// that matches counts.
+var routes = []*route{
+	{"/v2/{name}/tags/list", []string{"tags", "list"}, map[string]action{
+		http.MethodGet:  {needsRead, getTags},
+		http.MethodHead: {needsRead, getTags},
+	}},
+	{"/v2/{name}/blobs/uploads/{upload}", []string{"blobs", "uploads", "*"}, map[string]action{
 		http.MethodGet:    {needsPush, getUpload},
 		http.MethodPatch:  {needsPush, patchUpload},
 		http.MethodPut:    {needsPush, putUpload},
 		http.MethodDelete: {needsPush, deleteUpload},
-	}}
-	manifest = &route{"/v2/{name}/manifests/{reference}", map[string]action{
+	}},
+	{"/v2/{name}/blobs/uploads/", []string{"blobs", "uploads"}, map[string]action{
+		http.MethodPost: {needsPush, postUpload},
+	}},
+	{"/v2/{name}/blobs/{digest}", []string{"blobs", "*"}, map[string]action{
+		http.MethodGet:    {needsRead, getBlob},
+		http.MethodHead:   {needsRead, getBlob},
+		http.MethodDelete: {needsDelete, deleteBlob},
+	}},
+	{"/v2/{name}/manifests/{reference}", []string{"manifests", "*"}, map[string]action{
 		http.MethodGet:    {needsRead, getManifest},
 		http.MethodHead:   {needsRead, getManifest},
 		http.MethodPut:    {needsPush, putManifest},
 		http.MethodDelete: {needsDelete, deleteManifest},
-	}}
-	tags = &route{"/v2/{name}/tags/list", map[string]action{
-		http.MethodGet:  {needsRead, getTags},
-		http.MethodHead: {needsRead, getTags},
-	}}
-)
+	}},
+}
 
 // target is what a path names.
 type target struct {
@@ -131,46 +135,24 @@ func parsePath(u *url.URL) (target, error) {
 }
 
 func match(segments []string) (target, error) {
-	// at is the i-th segment from the end.
-	at := func(i int) string {
-		if i > len(segments) {
-			return ""
+	for _, r := range routes {
+		end := len(segments) - len(r.tail)
+		if end < 1 || !slices.EqualFunc(r.tail, segments[end:], func(want, is string) bool { return want == "*" || want == is }) {
+			continue
 		}
-		return segments[len(segments)-i]
+		t := target{route: r, organization: segments[0]}
+		if end > 1 {
+			t.registry = segments[1]
+		}
+		if end > 2 {
+			t.chart = strings.Join(segments[2:end], "/")
+		}
+		if r.tail[len(r.tail)-1] == "*" {
+			t.argument = segments[len(segments)-1]
+		}
+		return t, nil
 	}
-	var t target
-	switch {
-	case at(2) == "tags" && at(1) == "list":
-		t = named(tags, segments, 2, "")
-	case at(3) == "blobs" && at(2) == "uploads":
-		t = named(upload, segments, 3, at(1))
-	case at(2) == "blobs" && at(1) == "uploads":
-		t = named(uploads, segments, 2, "")
-	case at(2) == "blobs":
-		t = named(blob, segments, 2, at(1))
-	case at(2) == "manifests":
-		t = named(manifest, segments, 2, at(1))
-	}
-	if t.organization == "" {
-		return target{}, errRoute
-	}
-	return t, nil
-}
-
-// named makes the target of a route whose last n segments are not part of the name.
-func named(r *route, segments []string, n int, argument string) target {
-	t := target{route: r, argument: argument}
-	name := segments[:len(segments)-n]
-	if len(name) > 0 {
-		t.organization = name[0]
-	}
-	if len(name) > 1 {
-		t.registry = name[1]
-	}
-	if len(name) > 2 {
-		t.chart = strings.Join(name[2:], "/")
-	}
-	return t
+	return target{}, errRoute
 }
 
 // illegal reports characters that are in no name, tag, digest or upload.
