@@ -2,7 +2,6 @@ package ociapi
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
@@ -196,7 +195,7 @@ func TestRevocationDuringAPushStoresNothing(t *testing.T) {
 
 func FuzzUploadState(f *testing.F) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	s := signer{keys: func() [][]byte { return [][]byte{bytes.Repeat([]byte{7}, 32)} }, now: func() time.Time { return now }, random: rand.Reader}
+	s := signer{keys: func() [][]byte { return [][]byte{bytes.Repeat([]byte{7}, 32)} }, now: func() time.Time { return now }, random: strings.NewReader("sixteen bytes!!!")}
 	issued, err := s.issue("a/b/c", "crt_x")
 	if err != nil {
 		f.Fatal(err)
