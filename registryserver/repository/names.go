@@ -1,6 +1,8 @@
 package repository
 
 import (
+	_ "crypto/sha256" // The two algorithms that checkDigest lets through.
+	_ "crypto/sha512"
 	"fmt"
 	"regexp"
 	"strings"
