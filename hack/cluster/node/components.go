@@ -111,7 +111,9 @@ func components(place layout, chosen *settings, found programs) map[string]compo
 				"--service-account-private-key-file="+place.in("pki", "service-accounts.key"),
 				"--root-ca-file="+place.in("pki", "ca.crt"),
 				"--cluster-signing-cert-file="+place.in("pki", "ca.crt"),
-				"--cluster-signing-key-file="+place.in("pki", "ca.key")),
+				"--cluster-signing-key-file="+place.in("pki", "ca.key"),
+				// With the API server stopped for a while, the only node is not given up for dead.
+				"--node-monitor-grace-period=10m"),
 			address: loopback("controller-manager"), version: []string{"--version"},
 			ready: answersTLS(place, "ca", "admin", "https://"+loopback("controller-manager")+"/healthz"),
 		},
@@ -189,6 +191,8 @@ func apiServerArgs(place layout, chosen *settings) []string {
 		"--audit-policy-file=" + place.in("config", "audit-policy.yaml"),
 		"--audit-log-path=" + place.in("audit.log"),
 		"--audit-log-maxsize=100", "--audit-log-maxbackup=1",
+		// Watches would keep a stopping server for a minute.
+		"--shutdown-watch-termination-grace-period=2s",
 		"--profiling=false",
 	}
 }
