@@ -36,7 +36,7 @@ only: the token itself is shown once, when it is created.`,
 
 // accessFlag adds the flag that all three commands need.
 func accessFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVar(file, "access", "", "access file of the server (required)")
+	cmd.Flags().StringVar(file, "access", "", "access `file` of the server (required)")
 	_ = cmd.MarkFlagRequired("access")
 	_ = cmd.MarkFlagFilename("access")
 }
@@ -97,9 +97,9 @@ of characters, "/" included, and "?" is any one.`,
 	}
 	accessFlag(cmd, &file)
 	flags := cmd.Flags()
-	flags.StringSliceVar(&scopes, "scopes", []string{string(wire.ReadPackages)}, "what the token may do: "+joinScopes(wire.Scopes(), ", "))
-	flags.StringSliceVar(&grant.Charts, "charts", []string{"*"}, "globs of the charts it may do that to")
-	flags.DurationVar(&ttl, "ttl", 0, "how long the token lives, for example 720h (default: it does not expire)")
+	flags.StringSliceVar(&scopes, "scopes", []string{string(wire.ReadPackages)}, "what the token may do, `scopes` out of "+joinScopes(wire.Scopes(), ", "))
+	flags.StringSliceVar(&grant.Charts, "charts", []string{"*"}, "`globs` of the charts it may do that to")
+	flags.DurationVar(&ttl, "ttl", 0, "how long the token lives, a `duration`, for example 720h (default: it does not expire)")
 	flags.StringVar(&grant.Name, "name", "", "whose token it is, for logs and lists")
 	_ = cmd.RegisterFlagCompletionFunc("scopes", completeScopes)
 	return cmd

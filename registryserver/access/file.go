@@ -43,7 +43,9 @@ func EditFile(path string, edit func(*wire.Access) error) error {
 		path = target
 	}
 	unlock, err := lock(path + ".lock")
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the folder %s of the access file: %w", filepath.Dir(path), fs.ErrNotExist)
+	} else if err != nil {
 		return fmt.Errorf("locking the access file: %w", err)
 	}
 	defer unlock()

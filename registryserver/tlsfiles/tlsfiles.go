@@ -4,13 +4,13 @@
 package tlsfiles
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -85,7 +85,8 @@ func parsePool(data []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// files is a value parsed from files, parsed anew when one of them has changed.
+// files is a value parsed from files, parsed anew when their content has changed. The content is compared, rather than
+// times and sizes: next to a handshake it costs nothing, and no quick succession of changes can be missed.
 type files[T any] struct {
 	paths []string
 	parse func(contents [][]byte) (T, error)
@@ -93,82 +94,63 @@ type files[T any] struct {
 
 	mu    sync.Mutex
 	value T
-	// seen is how the files looked when value was read.
-	seen []fs.FileInfo
+	// content is what value was parsed from.
+	content [][]byte
 	// problem is why the files as they are now cannot be used; empty when they are in use.
 	problem string
 }
 
 func load[T any](log *slog.Logger, parse func([][]byte) (T, error), paths ...string) (*files[T], error) {
 	f := &files[T]{paths: paths, parse: parse, log: log}
-	return f, f.refresh()
+	_, err := f.refresh()
+	return f, err
 }
 
-// current returns the value, read anew when a file has changed.
+// current returns the value, parsed anew when a file has changed.
 func (f *files[T]) current() T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seen := f.seen
-	err := f.refresh()
+	changed, err := f.refresh()
 	switch {
-	case err == nil && (f.problem != "" || !slices.EqualFunc(seen, f.seen, unchanged)):
-		f.problem = ""
-		f.log.Info("TLS files changed and are in use", "files", strings.Join(f.paths, ", "))
 	case err != nil && f.problem != err.Error():
 		f.problem = err.Error()
 		f.log.Error("TLS files changed and cannot be used; the last good ones stay in use", "error", err)
+	case err == nil && (changed || f.problem != ""):
+		f.problem = ""
+		f.log.Info("TLS files changed and are in use", "files", strings.Join(f.paths, ", "))
 	}
 	return f.value
 }
 
-// refresh reads the files unless they look as they did when value was read.
-func (f *files[T]) refresh() error {
-	// The look comes before the read: a change between the two is seen at the next look.
-	seen, err := f.look()
-	if err != nil || slices.EqualFunc(seen, f.seen, unchanged) {
-		return err
-	}
-	value, err := f.read()
-	if err != nil {
-		return err
-	}
-	f.value, f.seen = value, seen
-	return nil
-}
-
-func (f *files[T]) look() ([]fs.FileInfo, error) {
-	infos := make([]fs.FileInfo, 0, len(f.paths))
-	for _, path := range f.paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is not a regular file", path)
-		}
-		infos = append(infos, info)
-	}
-	return infos, nil
-}
-
-func (f *files[T]) read() (T, error) {
-	contents := make([][]byte, 0, len(f.paths))
+// refresh reads the files and parses them, unless they are what value was parsed from.
+func (f *files[T]) refresh() (changed bool, err error) {
+	content := make([][]byte, 0, len(f.paths))
 	for _, path := range f.paths {
 		data, err := readBounded(path)
 		if err != nil {
-			var none T
-			return none, err
+			return false, err
 		}
-		contents = append(contents, data)
+		content = append(content, data)
 	}
-	value, err := f.parse(contents)
+	if slices.EqualFunc(content, f.content, bytes.Equal) {
+		return false, nil
+	}
+	value, err := f.parse(content)
 	if err != nil {
-		return value, fmt.Errorf("%s: %w", strings.Join(f.paths, ", "), err)
+		return false, fmt.Errorf("%s: %w", strings.Join(f.paths, ", "), err)
 	}
-	return value, nil
+	f.value, f.content = value, content
+	return true, nil
 }
 
 func readBounded(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
 	file, err := os.Open(path) //nolint:gosec // The path is the administrator's own.
 	if err != nil {
 		return nil, err
@@ -179,8 +161,4 @@ func readBounded(path string) ([]byte, error) {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxFileBytes)
 	}
 	return data, err
-}
-
-func unchanged(a, b fs.FileInfo) bool {
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
