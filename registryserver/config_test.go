@@ -1,0 +1,136 @@
+package registryserver_test
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chartroom-dev/chartroom/registryserver"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLoadConfig(t *testing.T) {
+	got, err := registryserver.LoadConfig("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := registryserver.Config{
+		Listen: "0.0.0.0:5000", ExternalURL: "https://charts.example.com", Organization: "acme", Registry: "charts",
+		TLS:     registryserver.TLSConfig{Cert: "tls.crt", Key: "tls.key"},
+		Storage: registryserver.StorageConfig{Dir: "/data"},
+		Access:  registryserver.AccessConfig{File: "/access/access.json", StateDir: "/state", Visibility: "Public"},
+		Keys:    "/keys/upload.keys",
+		Admin:   registryserver.AdminConfig{Listen: "0.0.0.0:5443", Cert: "admin.crt", Key: "admin.key", ClientCA: "ca.crt"},
+		Metrics: registryserver.MetricsConfig{Listen: "0.0.0.0:9090"},
+		Limits:  registryserver.LimitsConfig{BlobBytes: 1 << 20, ClientTimeout: registryserver.Duration(time.Minute)},
+		Log:     registryserver.LogConfig{Format: "json"},
+
+		DrainTimeout: registryserver.Duration(45 * time.Second),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := got.Validate(); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(got, got.WithDefaults()); diff != "" {
+		t.Errorf("a full configuration is changed by defaults:\n%s", diff)
+	}
+	// The golden file has every field, or a new one could be read under a wrong name unnoticed.
+	requireAllSet(t, "Config", reflect.ValueOf(got))
+}
+
+func requireAllSet(t *testing.T, path string, v reflect.Value) {
+	t.Helper()
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if field.Tag.Get("yaml") == "-" {
+			continue
+		}
+		if name := path + "." + field.Name; v.Field(i).Kind() == reflect.Struct {
+			requireAllSet(t, name, v.Field(i))
+		} else if v.Field(i).IsZero() {
+			t.Errorf("testdata/full.yaml does not set %s", name)
+		}
+	}
+}
+
+func TestConfigFileIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ content, words string }{
+		"an unknown field":     {"lisen: 127.0.0.1:1\n", "lisen"},
+		"an unknown field in":  {"storage: {dir: x, s3: y}\n", "s3"},
+		"a duplicate field":    {"listen: a\nlisten: b\n", "listen"},
+		"two documents":        {"listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "more than one document"},
+		"a bad duration":       {"drainTimeout: soon\n", "soon"},
+		"what is not YAML":     {"{", "reading the configuration"},
+		"another type":         {"listen: [1]\n", "line 1"},
+		"more than is allowed": {strings.Repeat("# padding\n", 200_000), "bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.yaml")
+			if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := registryserver.LoadConfig(path); err == nil || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("error %v, want one with %q", err, c.words)
+			}
+		})
+	}
+	if _, err := registryserver.LoadConfig(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a file that is not there is read")
+	}
+}
+
+func TestEmptyConfigIsValid(t *testing.T) {
+	c := registryserver.Config{}.WithDefaults()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	if c.Access.File != filepath.Join("data.state", "access.json") || c.Listen != "127.0.0.1:5000" {
+		t.Errorf("defaults are %+v", c)
+	}
+}
+
+func TestValidateNamesTheField(t *testing.T) {
+	for _, c := range []struct {
+		field  string
+		change func(*registryserver.Config)
+	}{
+		{"organization", func(c *registryserver.Config) { c.Organization = "Acme" }},
+		{"organization", func(c *registryserver.Config) { c.Organization = "v2" }},
+		{"organization", func(c *registryserver.Config) { c.Organization = strings.Repeat("a", 64) }},
+		{"registry", func(c *registryserver.Config) { c.Registry = "a/b" }},
+		{"registry", func(c *registryserver.Config) { c.Registry = ".." }},
+		{"listen", func(c *registryserver.Config) { c.Listen = "5000" }},
+		{"metrics.listen", func(c *registryserver.Config) { c.Metrics.Listen = "x" }},
+		{"admin.listen", func(c *registryserver.Config) { c.Admin.Listen = "" }},
+		{"admin.listen", func(c *registryserver.Config) { c.Admin.Listen = "x" }},
+		{"admin.cert", func(c *registryserver.Config) { c.Admin.Cert = "" }},
+		{"admin.key", func(c *registryserver.Config) { c.Admin.Key = "" }},
+		{"admin.clientCA", func(c *registryserver.Config) { c.Admin.ClientCA = "" }},
+		{"access.stateDir", func(c *registryserver.Config) { c.Access.StateDir = "" }},
+		{"access.visibility", func(c *registryserver.Config) { c.Access.Visibility = "open" }},
+		{"tls", func(c *registryserver.Config) { c.TLS.Key = "" }},
+		{"tls", func(c *registryserver.Config) { c.TLS.Cert = "" }},
+		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "charts.example.com" }},
+		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "https://charts.example.com/path" }},
+		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "https://user@charts.example.com" }},
+		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "ftp://charts.example.com" }},
+		{"log.format", func(c *registryserver.Config) { c.Log.Format = "xml" }},
+		{"limits.blobBytes", func(c *registryserver.Config) { c.Limits.BlobBytes = -1 }},
+		{"limits.clientTimeout", func(c *registryserver.Config) { c.Limits.ClientTimeout = 1 }},
+		{"drainTimeout", func(c *registryserver.Config) { c.DrainTimeout = -1 }},
+	} {
+		config, err := registryserver.LoadConfig("testdata/full.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.change(&config)
+		if err := config.Validate(); err == nil || !strings.HasPrefix(err.Error(), c.field+": ") {
+			t.Errorf("error %v, want one about %s", err, c.field)
+		}
+	}
+}
