@@ -1,0 +1,238 @@
+// Package helmregistry brings up what a HelmRegistry asks for, storage, certificates, workload and network, and is the
+// only one to write its status.
+package helmregistry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/apply"
+	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+)
+
+// FieldManager is the name under which this controller writes.
+const FieldManager = "chartroom-helmregistry"
+
+// Reconciler reconciles HelmRegistries. All exported fields but AllowPodImages, AllowedHostSuffixes and Now are needed.
+type Reconciler struct {
+	// Client writes, and reads HelmRegistries from the cache.
+	Client client.Client
+	// APIReader reads all else without a cache: a decision to write is never made on what was true a while ago, and no
+	// Secret stays in memory.
+	APIReader client.Reader
+	// Events records events.
+	Events events.EventRecorder
+	// Ledger says how far access snapshots have come.
+	Ledger ledger.Reader
+	// Authorities sign certificates.
+	Authorities *pki.Store
+	// RegistryImage is the image that registries run.
+	RegistryImage string
+	// OperatorNamespace is where the operator's pods are.
+	OperatorNamespace string
+	// AllowedHostSuffixes are domains in which the operator signs certificates for exposure.host.
+	AllowedHostSuffixes []string
+	// AllowPodImages lets pod templates name images.
+	AllowPodImages bool
+	// Now is the clock; time.Now where it is nil.
+	Now func() time.Time
+}
+
+// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries,verbs=get;list;patch;watch
+// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries/finalizers,verbs=update
+// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=create;delete;get;list;patch;watch
+// +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=create;delete;get;list;patch;watch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=create;delete;get;list;patch;watch
+// +kubebuilder:rbac:groups="",resources=services,verbs=create;get;list;patch;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=create;get;list;patch;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=create;get;list;patch;watch
+// +kubebuilder:rbac:groups=storage.k8s.io,resources=storageclasses,verbs=get
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=update,namespace=chartroom-system
+
+// Reconcile brings one HelmRegistry up. Errors are retried with growing pauses; what only a change of an object can
+// mend is said in the status instead.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	registry := &v1alpha1.HelmRegistry{}
+	if err := r.Client.Get(ctx, request.NamespacedName, registry); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if !registry.DeletionTimestamp.IsZero() {
+		return reconcile.Result{}, r.delete(ctx, registry)
+	}
+	if err := r.ensureFinalizer(ctx, registry); err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.announce(ctx, registry); err != nil {
+		return reconcile.Result{}, err
+	}
+	s := r.newScope(registry)
+	for _, phase := range []func(context.Context, *scope) error{
+		r.reconcileAddress, r.reconcileStorage, r.reconcileCertificates, r.reconcileWorkload, r.prune,
+	} {
+		s.note(phase(ctx, s))
+	}
+	s.note(s.storage.growth)
+	s.access, s.accessKnown = r.Ledger.State(request.NamespacedName)
+	err := errors.Join(append(s.failures, r.writeStatus(ctx, s))...)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: s.requeueAfter()}, nil
+}
+
+// scope is all that one reconciliation has read, decided and done.
+type scope struct {
+	registry *v1alpha1.HelmRegistry
+	params   desired.Params
+	now      time.Time
+
+	// stalled is the first thing that only a change of an object can mend; waiting the first that time will mend;
+	// failures are what went wrong and is tried again.
+	stalled  *stalledError
+	waiting  *waitingError
+	failures []error
+	// pending says that the registry is suspended and that changes wait for its end.
+	pending bool
+
+	storage     storageOutcome
+	certificate certificateOutcome
+	workload    workloadOutcome
+	access      ledger.State
+	accessKnown bool
+	// nextChange is when certificates or authorities are due.
+	nextChange time.Time
+}
+
+func (r *Reconciler) newScope(registry *v1alpha1.HelmRegistry) *scope {
+	now := time.Now
+	if r.Now != nil {
+		now = r.Now
+	}
+	return &scope{
+		registry: registry, now: now(),
+		params: desired.Params{
+			Registry: registry, Image: r.RegistryImage, AllowPodImages: r.AllowPodImages, OperatorNamespace: r.OperatorNamespace,
+		},
+	}
+}
+
+// stalledError is what only a change of an object can mend.
+type stalledError struct{ reason, message string }
+
+func (e *stalledError) Error() string { return e.reason + ": " + e.message }
+
+func stalled(reason, format string, args ...any) error {
+	return &stalledError{reason, fmt.Sprintf(format, args...)}
+}
+
+// waitingError is what time will mend.
+type waitingError struct{ reason, message string }
+
+func (e *waitingError) Error() string { return e.reason + ": " + e.message }
+
+func waiting(reason, format string, args ...any) error {
+	return &waitingError{reason, fmt.Sprintf(format, args...)}
+}
+
+// note files what a phase returned.
+func (s *scope) note(err error) {
+	var stop *stalledError
+	var wait *waitingError
+	switch {
+	case err == nil:
+	case errors.As(err, &stop):
+		if s.stalled == nil {
+			s.stalled = stop
+		}
+	case errors.As(err, &wait):
+		if s.waiting == nil {
+			s.waiting = wait
+		}
+	default:
+		s.failures = append(s.failures, err)
+	}
+}
+
+// blocked says that the workload must stay as it is.
+func (s *scope) blocked() bool { return s.stalled != nil || s.waiting != nil || len(s.failures) > 0 }
+
+// due asks to be reconciled again at an instant at the latest.
+func (s *scope) due(at time.Time) {
+	if s.nextChange.IsZero() || at.Before(s.nextChange) {
+		s.nextChange = at
+	}
+}
+
+func (s *scope) requeueAfter() time.Duration {
+	// Waiting ends with an event of the object that is waited for; this is for the case that it is missed.
+	const patience = 10 * time.Second
+	var after time.Duration
+	if !s.nextChange.IsZero() {
+		after = max(s.nextChange.Sub(s.now), time.Second)
+	}
+	if s.waiting != nil && (after == 0 || after > patience) {
+		after = patience
+	}
+	return after
+}
+
+// applier writes as this controller.
+func (r *Reconciler) applier() apply.Applier {
+	return apply.Applier{Client: r.Client, Owner: FieldManager}
+}
+
+// read reads the object that want names into live, and says whether it is there and this registry's.
+func (r *Reconciler) read(ctx context.Context, s *scope, want, live client.Object) (bool, error) {
+	err := r.APIReader.Get(ctx, client.ObjectKeyFromObject(want), live)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	kind := want.GetObjectKind().GroupVersionKind().Kind
+	if err != nil {
+		return false, fmt.Errorf("reading %s %s: %w", kind, want.GetName(), err)
+	}
+	return true, ownership(s.registry, kind, live)
+}
+
+// reconcileChild brings one object to what is desired and reads it into live. While the registry is suspended,
+// a change is noted and not made.
+func (r *Reconciler) reconcileChild(ctx context.Context, s *scope, want, live client.Object) error {
+	there, err := r.read(ctx, s, want, live)
+	if err != nil {
+		return err
+	}
+	if s.registry.Spec.Suspend {
+		same := false
+		if there {
+			same, err = r.applier().Holds(live, want)
+		}
+		s.pending = s.pending || !same
+		return err
+	}
+	return r.write(ctx, want, live, there)
+}
+
+// write applies want over live, and reads live again when that changed anything.
+func (r *Reconciler) write(ctx context.Context, want, live client.Object, there bool) error {
+	var before client.Object
+	if there {
+		before = live
+	}
+	changed, err := r.applier().Apply(ctx, before, want)
+	if err != nil || !changed {
+		return err
+	}
+	return r.APIReader.Get(ctx, client.ObjectKeyFromObject(want), live)
+}

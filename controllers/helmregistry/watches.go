@@ -1,0 +1,110 @@
+package helmregistry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
+	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+)
+
+// SetupWithManager adds the controller, its indexes and its watches to a manager. Of all objects but HelmRegistries only
+// the metadata is watched and kept in memory.
+func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
+	for name, value := range map[string]client.IndexerFunc{
+		indexHost: func(o client.Object) []string { return []string{o.(*v1alpha1.HelmRegistry).Host()} },
+		indexSecret: func(o client.Object) []string {
+			if ref := o.(*v1alpha1.HelmRegistry).Spec.TLS.SecretRef; ref != nil {
+				return []string{ref.Name}
+			}
+			return nil
+		},
+	} {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.HelmRegistry{}, name, value); err != nil {
+			return fmt.Errorf("indexing HelmRegistries by %s: %w", name, err)
+		}
+	}
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("helmregistry").
+		For(&v1alpha1.HelmRegistry{}).
+		Watches(&v1alpha1.HelmRegistry{}, handler.EnqueueRequestsFromMapFunc(r.ofSameHost)).
+		Owns(&appsv1.Deployment{}, builder.OnlyMetadata).
+		Owns(&corev1.Service{}, builder.OnlyMetadata).
+		Owns(&corev1.ConfigMap{}, builder.OnlyMetadata).
+		Owns(&networkingv1.NetworkPolicy{}, builder.OnlyMetadata).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret)).
+		WatchesMetadata(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.ofClaim)).
+		WatchesRawSource(r.Ledger.Source(nil)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: 4,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](250*time.Millisecond, 2*time.Minute),
+		}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("setting up the controller of HelmRegistries: %w", err)
+	}
+	return nil
+}
+
+// ofSameHost wakes those that wait for a host: the change may have set it free.
+func (r *Reconciler) ofSameHost(ctx context.Context, object client.Object) []reconcile.Request {
+	changed := object.(*v1alpha1.HelmRegistry)
+	return r.find(ctx, func(other *v1alpha1.HelmRegistry) bool { return other.UID != changed.UID }, client.MatchingFields{indexHost: changed.Host()})
+}
+
+// ofSecret wakes the registry that a Secret belongs to, those that serve with it, and all when it is an authority.
+func (r *Reconciler) ofSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	name, namespace := secret.GetName(), secret.GetNamespace()
+	if namespace == r.OperatorNamespace && (name == pki.ServingSecret || name == pki.AdminSecret) {
+		return r.find(ctx, nil)
+	}
+	found := r.find(ctx, nil, client.InNamespace(namespace), client.MatchingFields{indexSecret: name})
+	return append(found, ofLabel(secret)...)
+}
+
+// ofClaim wakes the registry that keeps its charts on a claim.
+func (r *Reconciler) ofClaim(ctx context.Context, claim client.Object) []reconcile.Request {
+	return r.find(ctx, func(registry *v1alpha1.HelmRegistry) bool {
+		return desired.ClaimName(registry) == claim.GetName()
+	}, client.InNamespace(claim.GetNamespace()))
+}
+
+// ofLabel is the registry whose name a Secret of the operator's carries. Unlike an owner reference the label survives a
+// backup.
+func ofLabel(secret client.Object) []reconcile.Request {
+	labels := secret.GetLabels()
+	if labels[v1alpha1.LabelManagedBy] != v1alpha1.ManagedBy || labels[v1alpha1.LabelRegistry] == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: secret.GetNamespace(), Name: labels[v1alpha1.LabelRegistry]}}}
+}
+
+func (r *Reconciler) find(ctx context.Context, keep func(*v1alpha1.HelmRegistry) bool, options ...client.ListOption) []reconcile.Request {
+	var list v1alpha1.HelmRegistryList
+	if err := r.Client.List(ctx, &list, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "looking for the registries that a change concerns")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if keep == nil || keep(&list.Items[i]) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}

@@ -1,0 +1,199 @@
+package desired
+
+import (
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+)
+
+// Container is the name of the registry's container in its pods.
+const Container = "registry"
+
+// Where the pod finds what it is given.
+const (
+	folderData        = "/data"
+	folderAccess      = "/etc/chartroom/access"
+	folderAccessState = "/var/lib/chartroom/access"
+	folderKeys        = "/etc/chartroom/keys"
+	folderTLS         = "/etc/chartroom/tls"
+	folderAdmin       = "/etc/chartroom/admin"
+)
+
+const (
+	// user is who the image runs as.
+	user int64 = 65532
+	// drain is how long running requests may take when a pod stops; grace leaves time to close after it.
+	drain = 30 * time.Second
+	grace = 45 * time.Second
+)
+
+// Deployment runs the registry. A pod template that is refused is a [*PodTemplateError].
+func Deployment(p Params) (*appsv1.Deployment, error) {
+	template, err := mergePodTemplate(podTemplate(p), p.Registry.Spec.PodTemplate, p.AllowPodImages)
+	if err != nil {
+		return nil, err
+	}
+	limitGoMemory(&template.Spec)
+	strategy := appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+	if p.Shared {
+		none, one := intstr.FromInt32(0), intstr.FromInt32(1)
+		strategy = appsv1.DeploymentStrategy{
+			Type:          appsv1.RollingUpdateDeploymentStrategyType,
+			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: &none, MaxSurge: &one},
+		}
+	}
+	return &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+		ObjectMeta: meta(p.Registry, p.Registry.Name),
+		Spec: appsv1.DeploymentSpec{
+			Replicas:             ptr(int32(1)),
+			RevisionHistoryLimit: ptr(int32(2)),
+			Selector:             &metav1.LabelSelector{MatchLabels: selector(p.Registry)},
+			Strategy:             strategy,
+			Template:             template,
+		},
+	}, nil
+}
+
+// podTemplate is the operator's own pod template, before the user's is merged over it.
+func podTemplate(p Params) corev1.PodTemplateSpec {
+	labels := Labels(p.Registry)
+	labels[v1alpha1.LabelServing] = "true"
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: labels},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken:  ptr(false),
+			EnableServiceLinks:            ptr(false),
+			TerminationGracePeriodSeconds: ptr(int64(grace.Seconds())),
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: ptr(true), RunAsUser: ptr(user), RunAsGroup: ptr(user), FSGroup: ptr(user),
+				// A volume with many charts is not walked at each start when its root is right already.
+				FSGroupChangePolicy: ptr(corev1.FSGroupChangeOnRootMismatch),
+				SeccompProfile:      &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{container(p)},
+			Volumes:    volumes(p),
+		},
+	}
+}
+
+func container(p Params) corev1.Container {
+	r := p.Registry
+	args := []string{
+		"serve",
+		"--listen=:" + strconv.Itoa(PortRegistry),
+		"--organization=" + r.Organization(),
+		"--registry=" + r.Slug(),
+		"--dir=" + folderData + "/registry",
+		"--access=" + folderAccess + "/access.json",
+		"--access-state=" + folderAccessState,
+		"--keys=" + folderKeys + "/" + EntryKeys,
+		"--external-url=" + r.BaseURL(),
+		"--admin-listen=:" + strconv.Itoa(PortAdmin),
+		"--admin-cert=" + folderAdmin + "/" + EntryCertificate,
+		"--admin-key=" + folderAdmin + "/" + EntryKey,
+		"--admin-client-ca=" + folderAdmin + "/" + EntryAuthorities,
+		"--metrics-listen=:" + strconv.Itoa(PortMetrics),
+		"--drain-timeout=" + drain.String(),
+		"--log-format=json",
+	}
+	mounts := []corev1.VolumeMount{
+		{Name: "data", MountPath: folderData},
+		{Name: "access", MountPath: folderAccess, ReadOnly: true},
+		{Name: "access-state", MountPath: folderAccessState},
+		{Name: "keys", MountPath: folderKeys, ReadOnly: true},
+		{Name: "admin", MountPath: folderAdmin, ReadOnly: true},
+	}
+	if r.TLSMode() != v1alpha1.TLSNone {
+		args = append(args, "--tls-cert="+folderTLS+"/"+EntryCertificate, "--tls-key="+folderTLS+"/"+EntryKey)
+		mounts = append(mounts, corev1.VolumeMount{Name: "tls", MountPath: folderTLS, ReadOnly: true})
+	}
+	return corev1.Container{
+		Name:            Container,
+		Image:           p.Image,
+		ImagePullPolicy: corev1.PullIfNotPresent,
+		Command:         []string{"/chartroom"},
+		Args:            args,
+		Ports: []corev1.ContainerPort{
+			{Name: "registry", ContainerPort: PortRegistry, Protocol: corev1.ProtocolTCP},
+			{Name: "admin", ContainerPort: PortAdmin, Protocol: corev1.ProtocolTCP},
+			{Name: "metrics", ContainerPort: PortMetrics, Protocol: corev1.ProtocolTCP},
+		},
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
+			// No limit on the processor: throttling makes pushes slow and saves nothing.
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
+		},
+		LivenessProbe:  probe("/healthz", 10, 3),
+		ReadinessProbe: probe("/readyz", 2, 3),
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr(false),
+			ReadOnlyRootFilesystem:   ptr(true),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+		VolumeMounts: mounts,
+	}
+}
+
+func probe(path string, period, failures int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(PortMetrics)}},
+		PeriodSeconds:    period,
+		TimeoutSeconds:   5,
+		FailureThreshold: failures,
+	}
+}
+
+func volumes(p Params) []corev1.Volume {
+	r := p.Registry
+	fromSecret := func(volume, name string, entries ...string) corev1.Volume {
+		source := &corev1.SecretVolumeSource{SecretName: name, DefaultMode: ptr(int32(0o440))}
+		for _, e := range entries {
+			source.Items = append(source.Items, corev1.KeyToPath{Key: e, Path: e})
+		}
+		return corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{Secret: source}}
+	}
+	out := []corev1.Volume{
+		{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: ClaimName(r)}}},
+		fromSecret("access", AccessName(r)),
+		{Name: "access-state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr(resource.MustParse("16Mi"))}}},
+		fromSecret("keys", KeysName(r)),
+		fromSecret("admin", AdminName(r)),
+	}
+	switch r.TLSMode() {
+	case v1alpha1.TLSSelfSigned:
+		out = append(out, fromSecret("tls", CertificateName(r)))
+	case v1alpha1.TLSSecret:
+		// Only what serving needs is put into the pod of what the user's Secret holds.
+		out = append(out, fromSecret("tls", r.Spec.TLS.SecretRef.Name, EntryCertificate, EntryKey))
+	}
+	return out
+}
+
+// limitGoMemory tells Go's collector about the memory limit that the merged template gives the container, so that it
+// works harder before the kernel ends the process.
+func limitGoMemory(spec *corev1.PodSpec) {
+	for i := range spec.Containers {
+		c := &spec.Containers[i]
+		limit, ok := c.Resources.Limits[corev1.ResourceMemory]
+		if c.Name != Container || !ok {
+			continue
+		}
+		var kept []corev1.EnvVar
+		for _, e := range c.Env {
+			if e.Name != "GOMEMLIMIT" {
+				kept = append(kept, e)
+			}
+		}
+		c.Env = append(kept, corev1.EnvVar{Name: "GOMEMLIMIT", Value: strconv.FormatInt(limit.Value()/10*9, 10)})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

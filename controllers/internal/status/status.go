@@ -1,0 +1,86 @@
+// Package status builds condition lists that tools judging by kstatus understand: Ready is always there, Reconciling
+// and Stalled only when they are True and never both, every condition names the generation that it is about, and
+// nothing changes when nothing happened.
+package status
+
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+)
+
+// maxMessage bounds a condition's message; the API server refuses more than 32 KiB.
+const maxMessage = 4 << 10
+
+// Finding is what a condition says.
+type Finding struct {
+	// Status is True, False or Unknown.
+	Status metav1.ConditionStatus
+	// Reason is one word in CamelCase, Message a sentence for people.
+	Reason, Message string
+}
+
+// Is returns a finding that holds.
+func Is(reason, message string) Finding { return Finding{metav1.ConditionTrue, reason, message} }
+
+// IsNot returns a finding that does not hold.
+func IsNot(reason, message string) Finding { return Finding{metav1.ConditionFalse, reason, message} }
+
+// Unknown returns a finding that nothing is known of yet.
+func Unknown(reason, message string) Finding {
+	return Finding{metav1.ConditionUnknown, reason, message}
+}
+
+// True says whether the finding holds.
+func (f Finding) True() bool { return f.Status == metav1.ConditionTrue }
+
+// Part is one condition of an object beside Ready, Reconciling and Stalled.
+type Part struct {
+	Type string
+	Finding
+}
+
+// Summary is what the three conditions say that every object has.
+type Summary struct {
+	// Ready sums the object up.
+	Ready Finding
+	// Stalled says that nothing will happen until somebody changes something. Where it is false and Ready does not hold,
+	// the object is Reconciling.
+	Stalled bool
+}
+
+// Conditions returns the new conditions of an object: Ready first, so that a column of reasons that are not True begins
+// with it. Times of transition are taken over from the old list where the status is the same.
+func Conditions(old []metav1.Condition, generation int64, summary Summary, parts []Part) []metav1.Condition {
+	all := []Part{{v1alpha1.ConditionReady, summary.Ready}}
+	if !summary.Ready.True() {
+		kind, reason := v1alpha1.ConditionReconciling, "Progressing"
+		if summary.Stalled {
+			kind, reason = v1alpha1.ConditionStalled, summary.Ready.Reason
+		}
+		all = append(all, Part{kind, Is(reason, summary.Ready.Message)})
+	}
+	var out []metav1.Condition
+	for _, part := range append(all, parts...) {
+		condition := metav1.Condition{
+			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: shorten(part.Message), ObservedGeneration: generation,
+		}
+		one := []metav1.Condition{}
+		if before := meta.FindStatusCondition(old, part.Type); before != nil {
+			one = append(one, *before)
+		}
+		meta.SetStatusCondition(&one, condition)
+		out = append(out, one...)
+	}
+	return out
+}
+
+func shorten(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage], "") + "…"
+}
