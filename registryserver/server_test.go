@@ -222,6 +222,7 @@ func TestLogHasRequestsAndNoSecrets(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
+	t.Parallel()
 	var file, data string
 	r := start(t, func(c *registryserver.Config) {
 		file, data = filepath.Join(filepath.Dir(c.Storage.Dir), "missing.json"), c.Storage.Dir
@@ -298,6 +299,7 @@ func (r *running) send(c net.Conn, method, path string, length int) {
 
 // A client that stops sending is told so and let go; one that is slow but goes on is served, however long it takes.
 func TestSlowSenders(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(c *registryserver.Config) { c.Limits.ClientTimeout = registryserver.Duration(time.Second) })
 	stalled := r.dial()
 	r.send(stalled, "POST", "/v2/acme/charts/web/blobs/uploads/?digest="+digest.FromString("x").String(), 100)
@@ -328,6 +330,7 @@ func TestSlowSenders(t *testing.T) {
 }
 
 func TestReaderThatStallsIsLetGo(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(c *registryserver.Config) { c.Limits.ClientTimeout = registryserver.Duration(time.Second) })
 	// More than the buffers of both ends hold.
 	address := r.pushBlob(strings.Repeat("x", 32<<20))
