@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -21,8 +22,8 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
-// fieldManager owns what this controller applies.
-const fieldManager = "chartroom-accesssync"
+// FieldManager is the name under which this controller writes.
+const FieldManager = "chartroom-accesssync"
 
 // Pods asks registry pods on their admin port. Errors are those of registryclient.Client.
 type Pods interface {
@@ -34,6 +35,8 @@ type Pods interface {
 // Reconciler keeps the access snapshots. Its exported fields are set before SetupWithManager.
 type Reconciler struct {
 	client.Client
+	// Owned caches the Secrets and pods that bear the operator's label.
+	Owned cache.Cache
 	// Live reads past the cache, before something is written that rests on it.
 	Live     client.Reader
 	Pods     Pods

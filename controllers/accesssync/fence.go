@@ -61,7 +61,7 @@ func (r *Reconciler) evict(ctx context.Context, registry *v1alpha1.HelmRegistry,
 	if _, serving := pod.Labels[v1alpha1.LabelServing]; serving {
 		without := pod.DeepCopy()
 		delete(without.Labels, v1alpha1.LabelServing)
-		err := r.Patch(ctx, without, client.MergeFrom(pod), client.FieldOwner(fieldManager))
+		err := r.Patch(ctx, without, client.MergeFrom(pod), client.FieldOwner(FieldManager))
 		if client.IgnoreNotFound(err) != nil {
 			return err
 		}

@@ -11,20 +11,17 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
-	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/apply"
+	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
 // documentKey is the entry of the Secret that holds the snapshot.
 const documentKey = "access.json"
-
-// secretName returns the name of the Secret that holds the snapshot of a registry.
-func secretName(registry string) string { return registry + "-access" }
 
 // floor is the snapshot in the Secret, which pods boot from.
 type floor struct {
@@ -60,8 +57,8 @@ func readFloor(registry *v1alpha1.HelmRegistry, secret *corev1.Secret) floor {
 // it: a pod that restarts must not fall back behind what others have confirmed. It reports whether the Secret's name is
 // taken; then the snapshot is in memory only.
 func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry, m *memory, c compiled, now time.Time) (bool, error) {
-	key := client.ObjectKey{Namespace: registry.Namespace, Name: secretName(registry.Name)}
-	f, err := fetchFloor(ctx, r.Client, registry, key)
+	key := client.ObjectKey{Namespace: registry.Namespace, Name: desired.AccessName(registry)}
+	f, err := fetchFloor(ctx, r.Owned, registry, key)
 	if err != nil {
 		return false, err
 	}
@@ -84,7 +81,7 @@ func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry
 	next.Revision = m.nextRevision(before, digest)
 	next.Digest = digest
 	if !f.taken {
-		err := r.Apply(ctx, buildSecret(registry, next), client.FieldOwner(fieldManager), client.ForceOwnership)
+		_, err := r.applier().Apply(ctx, nil, buildSecret(registry, next))
 		// In a namespace that is being deleted nothing new can be made, while its pods still serve.
 		if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return false, fmt.Errorf("writing the access snapshot to the Secret %s: %w", key.Name, err)
@@ -156,15 +153,23 @@ func (m *memory) take(a wire.Access, refused map[types.UID]bool) {
 }
 
 // buildSecret returns the Secret that holds a snapshot.
-func buildSecret(registry *v1alpha1.HelmRegistry, a wire.Access) *corev1ac.SecretApplyConfiguration {
-	return corev1ac.Secret(secretName(registry.Name), registry.Namespace).
-		WithType(corev1.SecretTypeOpaque).
-		WithLabels(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: registry.Name}).
-		WithData(map[string][]byte{documentKey: a.Encode()}).
-		WithOwnerReferences(metav1ac.OwnerReference().
-			WithAPIVersion(v1alpha1.GroupVersion.String()).
-			WithKind("HelmRegistry").
-			WithName(registry.Name).
-			WithUID(registry.UID).
-			WithController(true))
+func buildSecret(registry *v1alpha1.HelmRegistry, a wire.Access) *corev1.Secret {
+	yes := true
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		Type:     corev1.SecretTypeOpaque,
+		Data:     map[string][]byte{documentKey: a.Encode()},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: registry.Namespace,
+			Name:      desired.AccessName(registry),
+			Labels:    map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: registry.Name},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "HelmRegistry", Name: registry.Name, UID: registry.UID, Controller: &yes,
+			}},
+		},
+	}
+}
+
+func (r *Reconciler) applier() apply.Applier {
+	return apply.Applier{Client: r.Client, Owner: FieldManager}
 }

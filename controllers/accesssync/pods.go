@@ -16,14 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/registryclient"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
 const (
-	// registryContainer is the container of a registry pod that serves.
-	registryContainer = "registry"
 	// parallel is the number of pods of one registry that are asked at the same time.
 	parallel = 16
 	// insist is how long one round tries a pod that refuses the connection, because its server is about to listen.
@@ -36,7 +35,7 @@ const (
 // memory what is no longer true: pods that are gone, and what containers said before they were started again.
 func (r *Reconciler) listPods(ctx context.Context, key types.NamespacedName, m *memory) ([]*corev1.Pod, error) {
 	list := &corev1.PodList{}
-	if err := r.List(ctx, list, client.InNamespace(key.Namespace), client.MatchingLabels{
+	if err := r.Owned.List(ctx, list, client.InNamespace(key.Namespace), client.MatchingLabels{
 		v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: key.Name,
 	}); err != nil {
 		return nil, fmt.Errorf("listing the registry's pods: %w", err)
@@ -65,7 +64,7 @@ func (r *Reconciler) listPods(ctx context.Context, key types.NamespacedName, m *
 
 func containerStatus(pod *corev1.Pod) *corev1.ContainerStatus {
 	for i := range pod.Status.ContainerStatuses {
-		if s := &pod.Status.ContainerStatuses[i]; s.Name == registryContainer {
+		if s := &pod.Status.ContainerStatuses[i]; s.Name == desired.Container {
 			return s
 		}
 	}
@@ -184,7 +183,7 @@ func (m *memory) judge(registry *v1alpha1.HelmRegistry, pods []*corev1.Pod, c co
 	switch {
 	case taken:
 		s.Reason, s.Stalled = ledger.ReasonNameTaken, true
-		s.Message = fmt.Sprintf("the Secret %s exists and is not this registry's; delete it, so that the access snapshot can be written there", secretName(registry.Name))
+		s.Message = fmt.Sprintf("the Secret %s exists and is not this registry's; delete it, so that the access snapshot can be written there", desired.AccessName(registry))
 	case c.leftOut > 0:
 		s.Reason, s.Stalled = ledger.ReasonTooManyTokens, true
 		s.Message = fmt.Sprintf("the registry has no room for %d of its tokens, the youngest; delete some RegistryTokens, or shorten their charts", c.leftOut)
@@ -217,6 +216,8 @@ func (m *memory) pause(s ledger.State, next, now time.Time) time.Duration {
 		wait = 30 * time.Second
 	case s.Confirmed < s.Total:
 		wait = 100 * time.Millisecond << min(m.rounds, 5)
+	case s.Reason == ledger.ReasonNameTaken:
+		wait = time.Minute // What is not ours is not watched.
 	case next.IsZero():
 		return 0
 	default:

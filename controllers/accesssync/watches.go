@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -15,21 +16,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
 )
 
 // SetupWithManager registers the controller. The manager's cache must have tokens.IndexRegistry.
-func (r *Reconciler) SetupWithManager(manager ctrl.Manager, options controller.Options) error {
+func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(manager).
 		Named("accesssync").
 		For(&v1alpha1.HelmRegistry{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.RegistryToken{}, handler.EnqueueRequestsFromMapFunc(registryOfToken), builder.WithPredicates(tokenChanged())).
-		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.registryOfSecret)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(registryOfLabel)).
+		WatchesRawSource(source.Kind(r.Owned, &corev1.Secret{}, handler.TypedEnqueueRequestsFromMapFunc(r.registryOfSecret))).
+		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(registryOfPod))).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.registriesThatSelect), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WithOptions(options).
+		WithOptions(controller.Options{
+			// A worker may wait a second for pods that do not answer; others go on.
+			MaxConcurrentReconciles: 8,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](250*time.Millisecond, 5*time.Minute),
+		}).
 		Complete(r)
 }
 
@@ -42,24 +48,24 @@ func registryOfToken(_ context.Context, o client.Object) []reconcile.Request {
 	return request(key.Namespace, key.Name)
 }
 
-func registryOfLabel(_ context.Context, o client.Object) []reconcile.Request {
+func registryOfPod(_ context.Context, o *corev1.Pod) []reconcile.Request {
 	if name := o.GetLabels()[v1alpha1.LabelRegistry]; name != "" {
 		return request(o.GetNamespace(), name)
 	}
 	return nil
 }
 
-// registryOfSecret wakes for Secrets that hold a token or a snapshot.
-func (r *Reconciler) registryOfSecret(ctx context.Context, o client.Object) []reconcile.Request {
-	if name := o.GetLabels()[v1alpha1.LabelRegistry]; name != "" && o.GetName() == secretName(name) {
-		return request(o.GetNamespace(), name)
+// registryOfSecret wakes for Secrets that hold a token, and for those of a registry, one of which is the snapshot's.
+func (r *Reconciler) registryOfSecret(ctx context.Context, o *corev1.Secret) []reconcile.Request {
+	if name := o.Labels[v1alpha1.LabelRegistry]; name != "" {
+		return request(o.Namespace, name)
 	}
-	name := o.GetLabels()[v1alpha1.LabelToken]
+	name := o.Labels[v1alpha1.LabelToken]
 	if name == "" {
 		return nil
 	}
 	token := &v1alpha1.RegistryToken{}
-	if err := r.Get(ctx, client.ObjectKey{Namespace: o.GetNamespace(), Name: name}, token); err != nil {
+	if err := r.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: name}, token); err != nil {
 		return nil // It is gone, and its going has woken us.
 	}
 	return registryOfToken(ctx, token)
@@ -103,7 +109,7 @@ func (r *Reconciler) gather(ctx context.Context, registry *v1alpha1.HelmRegistry
 	}
 	inputs := make([]tokens.Input, 0, len(list.Items))
 	for i := range list.Items {
-		in, err := tokens.Gather(ctx, r.Client, &list.Items[i], registry, now)
+		in, err := tokens.Gather(ctx, r.Client, r.Owned, &list.Items[i], registry, now)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -43,8 +44,17 @@ type Snapshot struct {
 // holds reports whether the snapshot has exactly this entry.
 func (s *Snapshot) holds(t wire.Token) bool {
 	return s != nil && slices.ContainsFunc(s.Access.Tokens, func(entry wire.Token) bool {
-		return entry.ID == t.ID && reflect.DeepEqual(entry, t)
+		return entry.ID == t.ID && entry.SHA256 == t.SHA256 && entry.Name == t.Name &&
+			sameSet(entry.Scopes, t.Scopes) && sameSet(entry.Charts, t.Charts) && sameInstant(entry.ExpiresAt, t.ExpiresAt)
 	})
+}
+
+func sameSet[T ~string](a, b []T) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+func sameInstant(a, b *time.Time) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
 // State is how far the access snapshot of one registry has come. It is not changed after it was set.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 	maxAnswerBytes = 64 << 10
 	// idleTimeout is how long a connection is kept for the next request.
 	idleTimeout = 90 * time.Second
+	// trustFor is how long certificates are used without asking whether they were renewed, which is done long before they
+	// end. A request that fails asks at once.
+	trustFor = time.Minute
 )
 
 // Errors of PushAccess: the pod answered, and did not take the snapshot.
@@ -40,10 +44,9 @@ var (
 	ErrRefused = errors.New("the pod refused the access snapshot")
 )
 
-// ClientTLS returns the operator's side of TLS for the pods of one registry: the client certificate and the authority
-// that the pods' certificates must come from. ServerName and the version are set by the Client. It returns the same
-// pointer until something in it has changed.
-type ClientTLS func(ctx context.Context, registry types.NamespacedName) (*tls.Config, error)
+// ClientTLS returns the operator's side of TLS towards a server of that name: the client certificate, and the authority
+// that the server's certificate must come from.
+type ClientTLS func(ctx context.Context, serverName string) (*tls.Config, error)
 
 // Dial opens a connection to an address, host:port.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -60,7 +63,8 @@ type Client struct {
 // transport keeps the connections to the pods of one registry.
 type transport struct {
 	*http.Transport
-	from *tls.Config
+	// asked is when the certificates were last asked for; zero when they are to be asked for again.
+	asked time.Time
 }
 
 // New returns a client. dial nil means the network.
@@ -128,6 +132,7 @@ func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, meth
 	}
 	response, err := t.RoundTrip(request)
 	if err != nil {
+		c.distrust(t)
 		return 0, fmt.Errorf("%s %s of the pod at %s: %w", method, path, ip, err)
 	}
 	defer response.Body.Close()
@@ -149,25 +154,34 @@ func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, meth
 
 // transport returns the connections to a registry's pods; new ones when the certificates have changed.
 func (c *Client) transport(ctx context.Context, registry types.NamespacedName) (*transport, error) {
-	config, err := c.clientTLS(ctx, registry)
+	c.mu.Lock()
+	t := c.transports[registry]
+	trusted := t != nil && time.Since(t.asked) < trustFor
+	c.mu.Unlock()
+	if trusted {
+		return t, nil
+	}
+	config, err := c.clientTLS(ctx, wire.AdminServerName(registry.Namespace, registry.Name))
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.transports[registry]; t != nil {
-		if t.from == config {
+	// Another goroutine may have been here in the meantime.
+	if t = c.transports[registry]; t != nil {
+		if sameTLS(t.TLSClientConfig, config) {
+			t.asked = time.Now()
 			return t, nil
 		}
 		t.CloseIdleConnections()
 	}
-	own := config.Clone()
-	own.MinVersion = tls.VersionTLS13
-	own.ServerName = wire.AdminServerName(registry.Namespace, registry.Name)
-	t := &transport{from: config, Transport: &http.Transport{
+	config = config.Clone()
+	config.MinVersion = tls.VersionTLS13
+	config.ServerName = wire.AdminServerName(registry.Namespace, registry.Name)
+	t = &transport{asked: time.Now(), Transport: &http.Transport{
 		Proxy:                  nil, // A proxy named in the environment must not see admin requests.
 		DialContext:            c.dial,
-		TLSClientConfig:        own,
+		TLSClientConfig:        config,
 		MaxIdleConnsPerHost:    1,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: 16 << 10,
@@ -175,4 +189,17 @@ func (c *Client) transport(ctx context.Context, registry types.NamespacedName) (
 	}}
 	c.transports[registry] = t
 	return t, nil
+}
+
+func (c *Client) distrust(t *transport) {
+	c.mu.Lock()
+	t.asked = time.Time{}
+	c.mu.Unlock()
+}
+
+// sameTLS reports whether two configurations present the same certificate and trust the same authorities.
+func sameTLS(a, b *tls.Config) bool {
+	return a.RootCAs.Equal(b.RootCAs) && slices.EqualFunc(a.Certificates, b.Certificates, func(a, b tls.Certificate) bool {
+		return slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal)
+	})
 }

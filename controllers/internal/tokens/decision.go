@@ -88,13 +88,18 @@ type facts struct {
 // rule decides, or leaves the decision to the next one.
 type rule func(f facts) (Decision, bool)
 
-// Decide says what is to be done about a RegistryToken.
-func Decide(in Input) Decision {
+func newFacts(in Input) facts {
 	f := facts{Input: in}
 	if in.Secret != nil {
 		f.credential, f.broken = ReadCredential(in.Token, in.Secret, in.Now)
 		f.owned = metav1.IsControlledBy(in.Secret, in.Token)
 	}
+	return f
+}
+
+// Decide says what is to be done about a RegistryToken.
+func Decide(in Input) Decision {
+	f := newFacts(in)
 	for _, r := range []rule{
 		revoked,
 		registryMissing,
@@ -241,4 +246,11 @@ func secretChanged(f facts) (Decision, bool) {
 func secretToBeAdopted(f facts) (Decision, bool) {
 	return Decision{Action: Adopt, Reason: ReasonAdopted, Credential: f.credential, InForce: true, Message: fmt.Sprintf(
 		"the Secret %s with the token crt_%s is adopted", f.Secret.Name, f.credential.Token.ID())}, !f.owned
+}
+
+// Ours reports whether the Secret under the token's name is the token's own.
+func Ours(in Input) bool {
+	f := newFacts(in)
+	_, taken := nameTaken(f)
+	return in.Secret != nil && !taken
 }

@@ -21,11 +21,12 @@ func RegistryOf(o client.Object) []string {
 	return []string{o.(*v1alpha1.RegistryToken).RegistryKey().String()}
 }
 
-// Gather reads what a decision about a token depends on. registry is nil when there is none.
-func Gather(ctx context.Context, reader client.Reader, t *v1alpha1.RegistryToken, registry *v1alpha1.HelmRegistry, now time.Time) (Input, error) {
+// Gather reads what a decision about a token depends on: the Secret from one reader, all else from the other. registry is
+// nil when there is none.
+func Gather(ctx context.Context, reader, secrets client.Reader, t *v1alpha1.RegistryToken, registry *v1alpha1.HelmRegistry, now time.Time) (Input, error) {
 	in := Input{Token: t, Registry: registry, Now: now}
 	secret := &corev1.Secret{}
-	switch err := reader.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: t.SecretName()}, secret); {
+	switch err := secrets.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: t.SecretName()}, secret); {
 	case err == nil:
 		in.Secret = secret
 	case !apierrors.IsNotFound(err):

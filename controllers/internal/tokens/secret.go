@@ -1,9 +1,7 @@
 package tokens
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,15 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
-	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
-	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 )
-
-// annotationTemplate holds a fingerprint of the labels and annotations that the secretTemplate asked for, so that one
-// that was taken out of it is noticed on the Secret.
-const annotationTemplate = "chartroom.dev/secret-template"
 
 // reservedDomains are those whose labels steer other controllers: with one of Argo CD's, for example, a tenant could
 // make Argo CD take the Secret for a cluster's credentials.
@@ -67,7 +59,7 @@ func below(key, domain string) bool {
 
 // BuildSecret returns the Secret that a RegistryToken publishes for a credential of a registry, whole, owned by the
 // token. ca is the certificate of the registry's authority in PEM, empty when there is none.
-func BuildSecret(t *v1alpha1.RegistryToken, r *v1alpha1.HelmRegistry, c Credential, ca []byte) *corev1ac.SecretApplyConfiguration {
+func BuildSecret(t *v1alpha1.RegistryToken, r *v1alpha1.HelmRegistry, c Credential, ca []byte) *corev1.Secret {
 	password := c.Token.Reveal()
 	data := map[string][]byte{
 		KeyUsername:                []byte(Username),
@@ -94,20 +86,21 @@ func BuildSecret(t *v1alpha1.RegistryToken, r *v1alpha1.HelmRegistry, c Credenti
 	if c.ExpiresAt != nil {
 		annotations[v1alpha1.AnnotationExpiresAt] = c.ExpiresAt.UTC().Format(time.RFC3339)
 	}
-	if print := fingerprint(t.Spec.SecretTemplate); print != "" {
-		annotations[annotationTemplate] = print
+	yes := true
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		Type:     corev1.SecretTypeDockerConfigJson,
+		Data:     data,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   t.Namespace,
+			Name:        t.SecretName(),
+			Labels:      labels,
+			Annotations: annotations,
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "RegistryToken", Name: t.Name, UID: t.UID, Controller: &yes,
+			}},
+		},
 	}
-	return corev1ac.Secret(t.SecretName(), t.Namespace).
-		WithType(corev1.SecretTypeDockerConfigJson).
-		WithLabels(labels).
-		WithAnnotations(annotations).
-		WithData(data).
-		WithOwnerReferences(metav1ac.OwnerReference().
-			WithAPIVersion(v1alpha1.GroupVersion.String()).
-			WithKind("RegistryToken").
-			WithName(t.Name).
-			WithUID(t.UID).
-			WithController(true))
 }
 
 // dockerConfig returns the file that docker, helm and the kubelet read. helm keeps one credential for each host, so the
@@ -127,47 +120,4 @@ func dockerConfig(host, password string) []byte {
 		panic(err) // Strings always encode.
 	}
 	return out
-}
-
-func fingerprint(t v1alpha1.SecretTemplate) string {
-	if len(t.Labels) == 0 && len(t.Annotations) == 0 {
-		return ""
-	}
-	encoded, err := json.Marshal([]map[string]string{t.Labels, t.Annotations})
-	if err != nil {
-		panic(err) // Strings always encode.
-	}
-	sum := sha256.Sum256(encoded)
-	return hex.EncodeToString(sum[:8])
-}
-
-// InSync reports whether a Secret is as it should be, so that nothing need be written. What others added, labels for
-// example, does not count; what is ours counts exactly.
-func InSync(have *corev1.Secret, want *corev1ac.SecretApplyConfiguration) bool {
-	ownKeys := []string{KeyUsername, KeyPassword, KeyRegistry, KeyURL, KeyCA, corev1.DockerConfigJsonKey}
-	for _, key := range ownKeys {
-		if string(have.Data[key]) != string(want.Data[key]) {
-			return false
-		}
-	}
-	ownAnnotations := []string{v1alpha1.AnnotationTokenID, v1alpha1.AnnotationIssuedAt, v1alpha1.AnnotationExpiresAt, annotationTemplate}
-	for _, key := range ownAnnotations {
-		if have.Annotations[key] != want.Annotations[key] {
-			return false
-		}
-	}
-	owner := want.OwnerReferences[0]
-	owned := slices.ContainsFunc(have.OwnerReferences, func(o metav1.OwnerReference) bool {
-		return o.UID == *owner.UID && o.Controller != nil && *o.Controller
-	})
-	return owned && have.Type == *want.Type && contains(have.Labels, want.Labels) && contains(have.Annotations, want.Annotations)
-}
-
-func contains(have, want map[string]string) bool {
-	for key, value := range want {
-		if got, ok := have[key]; !ok || got != value {
-			return false
-		}
-	}
-	return true
 }

@@ -3,7 +3,6 @@ package tokens
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -39,18 +38,8 @@ func newRegistry() *v1alpha1.HelmRegistry {
 	return &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "charts"}}
 }
 
-// publish turns what BuildSecret applies into the object that is read back.
-func publish(t *testing.T, token *v1alpha1.RegistryToken, c Credential, ca string) *corev1.Secret {
-	t.Helper()
-	encoded, err := json.Marshal(BuildSecret(token, newRegistry(), c, []byte(ca)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := &corev1.Secret{}
-	if err := json.Unmarshal(encoded, secret); err != nil {
-		t.Fatal(err)
-	}
-	return secret
+func publish(token *v1alpha1.RegistryToken, c Credential) *corev1.Secret {
+	return BuildSecret(token, newRegistry(), c, nil)
 }
 
 func hoursFromNow(h int) *metav1.Time {
@@ -123,7 +112,7 @@ func TestDecide(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			token := newToken()
 			in := Input{Token: token, Registry: newRegistry(), Now: now,
-				Secret: publish(t, token, Credential{Token: minted, IssuedAt: now.Add(-time.Hour)}, "")}
+				Secret: publish(token, Credential{Token: minted, IssuedAt: now.Add(-time.Hour)})}
 			c.change(&in)
 			d := Decide(in)
 			if d.Action != c.action || d.Reason != c.reason || d.InForce != c.inForce {
@@ -183,7 +172,7 @@ func TestBuildSecret(t *testing.T) {
 	token.Spec.SecretTemplate = v1alpha1.SecretTemplate{
 		Name: "pull", Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"example.com/for": "CI"}}
 	at := now.Add(time.Hour)
-	got := publish(t, token, Credential{Token: minted, IssuedAt: now, ExpiresAt: &at}, "PEM")
+	got := BuildSecret(token, newRegistry(), Credential{Token: minted, IssuedAt: now, ExpiresAt: &at}, []byte("PEM"))
 	yes := true
 	want := &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
@@ -196,7 +185,6 @@ func TestBuildSecret(t *testing.T) {
 				v1alpha1.AnnotationTokenID:   minted.ID(),
 				v1alpha1.AnnotationIssuedAt:  "2026-03-01T12:00:00Z",
 				v1alpha1.AnnotationExpiresAt: "2026-03-01T13:00:00Z",
-				annotationTemplate:           got.Annotations[annotationTemplate],
 			},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "chartroom.dev/v1alpha1", Kind: "RegistryToken", Name: "ci", UID: "uid-ci", Controller: &yes}},
 		},
@@ -212,35 +200,6 @@ func TestBuildSecret(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestInSync(t *testing.T) {
-	for name, c := range map[string]struct {
-		change func(secret *corev1.Secret, token *v1alpha1.RegistryToken)
-		want   bool
-	}{
-		"as applied":            {func(*corev1.Secret, *v1alpha1.RegistryToken) {}, true},
-		"a label of others":     {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { s.Labels["example.com/x"] = "y" }, true},
-		"our label gone":        {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { delete(s.Labels, v1alpha1.LabelToken) }, false},
-		"template label gone":   {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { delete(s.Labels, "team") }, false},
-		"label out of template": {func(_ *corev1.Secret, t *v1alpha1.RegistryToken) { t.Spec.SecretTemplate.Labels = nil }, false},
-		"owner gone":            {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { s.OwnerReferences = nil }, false},
-		"user name edited":      {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { s.Data[KeyUsername] = []byte("x") }, false},
-		"docker config edited":  {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { s.Data[corev1.DockerConfigJsonKey] = []byte("{}") }, false},
-		"authority gone":        {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { delete(s.Data, KeyCA) }, false},
-		"expiry added":          {func(s *corev1.Secret, _ *v1alpha1.RegistryToken) { expire(s) }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			token := newToken()
-			token.Spec.SecretTemplate.Labels = map[string]string{"team": "a"}
-			credential := Credential{Token: mint(t, 1), IssuedAt: now}
-			secret := publish(t, token, credential, "PEM")
-			c.change(secret, token)
-			if got := InSync(secret, BuildSecret(token, newRegistry(), credential, []byte("PEM"))); got != c.want {
-				t.Errorf("InSync is %v, want %v", got, c.want)
-			}
-		})
 	}
 }
 

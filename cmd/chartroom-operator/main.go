@@ -1,0 +1,136 @@
+// Command chartroom-operator is the operator: it brings up the HelmRegistries of a cluster and issues their tokens.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// leaseName is the name of the Lease that the leader holds.
+const leaseName = "chartroom-operator"
+
+// settings are what the command line says.
+type settings struct {
+	controllers.Options
+	metricsAddress, probeAddress string
+	leaderElect                  bool
+	logLevel                     slog.Level
+}
+
+func main() {
+	err := run(ctrl.SetupSignalHandler(), os.Args[1:])
+	if errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "chartroom-operator: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.logLevel}))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding the API server: %w", err)
+	}
+	config.UserAgent = "chartroom-operator/" + version
+	config.QPS, config.Burst = 50, 100
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	manager, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                        scheme,
+		Logger:                        log,
+		Cache:                         controllers.Cache(),
+		Metrics:                       metricsserver.Options{BindAddress: s.metricsAddress},
+		HealthProbeBindAddress:        s.probeAddress,
+		LeaderElection:                s.leaderElect,
+		LeaderElectionID:              leaseName,
+		LeaderElectionNamespace:       s.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing the controllers: %w", err)
+	}
+	if err := errors.Join(
+		manager.AddHealthzCheck("ping", healthz.Ping),
+		manager.AddReadyzCheck("caches", func(r *http.Request) error { return synced(r.Context(), manager) }),
+	); err != nil {
+		return err
+	}
+	if err := controllers.Add(ctx, manager, s.Options); err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "namespace", s.Namespace, "registryImage", s.RegistryImage)
+	return manager.Start(ctx)
+}
+
+// synced says whether the operator has read the cluster.
+func synced(ctx context.Context, manager ctrl.Manager) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if !manager.GetCache().WaitForCacheSync(ctx) {
+		return errors.New("the caches are still being filled")
+	}
+	return nil
+}
+
+// parse reads the command line.
+func parse(args []string) (settings, error) {
+	var s settings
+	var showVersion bool
+	flags := pflag.NewFlagSet("chartroom-operator", pflag.ContinueOnError)
+	flags.StringVar(&s.RegistryImage, "registry-image", "", "image that registries run; another one rolls all registries")
+	flags.StringVar(&s.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator itself, where its certificate authorities are; by default what the environment variable POD_NAMESPACE says")
+	flags.StringVar(&s.metricsAddress, "metrics-bind-address", "127.0.0.1:8080", "address of the metrics; 0 for none")
+	flags.StringVar(&s.probeAddress, "health-probe-bind-address", "127.0.0.1:8081", "address of /healthz and /readyz; 0 for none")
+	flags.BoolVar(&s.leaderElect, "leader-elect", false, "hold a Lease, so that of several operators one acts")
+	flags.StringSliceVar(&s.AllowedHostSuffixes, "allowed-host-suffixes", nil, "domains in which the operator signs certificates for the exposure.host of registries, for example charts.example.com")
+	flags.BoolVar(&s.AllowPodImages, "allow-pod-images", false, "let podTemplate name images, so that whoever may create a HelmRegistry chooses what runs")
+	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level of the log: debug, info, warn or error")
+	flags.BoolVar(&showVersion, "version", false, "print the version and exit")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	if showVersion {
+		fmt.Println(version)
+		return s, pflag.ErrHelp
+	}
+	switch {
+	case flags.NArg() > 0:
+		return s, fmt.Errorf("unexpected argument %q; there are flags only, see --help", flags.Arg(0))
+	case s.RegistryImage == "":
+		return s, errors.New("--registry-image is missing: write the image that registries are to run, for example localhost/chartroom:v0.1.0")
+	case s.Namespace == "":
+		return s, errors.New("--namespace is missing, and POD_NAMESPACE is not set: write the operator's own namespace, for example chartroom-system")
+	}
+	return s, nil
+}

@@ -1,0 +1,128 @@
+// Package controllers puts the operator's controllers together.
+package controllers
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/accesssync"
+	"github.com/chartroom-dev/chartroom/controllers/helmregistry"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+	"github.com/chartroom-dev/chartroom/controllers/internal/registryclient"
+	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/controllers/registrytoken"
+)
+
+// Options are what the controllers must be told.
+type Options struct {
+	// Namespace is the operator's own. The certificate authorities are kept there.
+	Namespace string
+	// RegistryImage is the image that registries run.
+	RegistryImage string
+	// AllowedHostSuffixes are domains in which the operator signs certificates for exposure.host.
+	AllowedHostSuffixes []string
+	// AllowPodImages lets pod templates name images.
+	AllowPodImages bool
+	// DialPod opens a connection to the admin port of a pod; nil means the network.
+	DialPod func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Cache returns what the manager's cache must be made with: managed fields of what is cached there are read by nobody.
+func Cache() cache.Options {
+	return cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+}
+
+// Add adds every controller to a manager.
+func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
+	owned, err := newOwned(manager)
+	if err != nil {
+		return err
+	}
+	if err := manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.RegistryToken{}, tokens.IndexRegistry, tokens.RegistryOf); err != nil {
+		return fmt.Errorf("indexing RegistryTokens by registry: %w", err)
+	}
+	record := ledger.New()
+	measured, err := accesssync.NewMetrics(metrics.Registry, record)
+	if err != nil {
+		return err
+	}
+	authorities := &pki.Store{Reader: manager.GetAPIReader(), Writer: manager.GetClient(), Namespace: o.Namespace}
+	reconcilers := []interface{ SetupWithManager(ctrl.Manager) error }{
+		&helmregistry.Reconciler{
+			Client:              manager.GetClient(),
+			APIReader:           manager.GetAPIReader(),
+			Events:              manager.GetEventRecorder(helmregistry.FieldManager),
+			Ledger:              record,
+			Authorities:         authorities,
+			RegistryImage:       o.RegistryImage,
+			OperatorNamespace:   o.Namespace,
+			AllowedHostSuffixes: o.AllowedHostSuffixes,
+			AllowPodImages:      o.AllowPodImages,
+			Now:                 time.Now,
+		},
+		&registrytoken.Reconciler{
+			Client:   manager.GetClient(),
+			Owned:    owned,
+			Live:     manager.GetAPIReader(),
+			Ledger:   record,
+			Recorder: manager.GetEventRecorder(registrytoken.FieldManager),
+			Random:   rand.Reader,
+			Now:      time.Now,
+		},
+		&accesssync.Reconciler{
+			Client:   manager.GetClient(),
+			Owned:    owned,
+			Live:     manager.GetAPIReader(),
+			Pods:     registryclient.New(authorities.ClientTLS, o.DialPod),
+			Ledger:   record,
+			Recorder: manager.GetEventRecorder(accesssync.FieldManager),
+			Metrics:  measured,
+			Now:      time.Now,
+		},
+	}
+	for _, r := range reconcilers {
+		if err := r.SetupWithManager(manager); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newOwned adds a second cache to a manager, for whole objects that bear the operator's label, and only those: the
+// cluster's other Secrets never come into the operator's memory.
+func newOwned(manager ctrl.Manager) (cache.Cache, error) {
+	strip := cache.ByObject{Transform: cache.TransformStripManagedFields()}
+	owned, err := cluster.New(manager.GetConfig(), func(o *cluster.Options) {
+		o.Scheme = manager.GetScheme()
+		o.HTTPClient = manager.GetHTTPClient()
+		o.MapperProvider = func(*rest.Config, *http.Client) (meta.RESTMapper, error) { return manager.GetRESTMapper(), nil }
+		o.Cache = cache.Options{
+			DefaultLabelSelector: labels.SelectorFromSet(labels.Set{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}),
+			// Those of Secrets say what is to be applied again.
+			ByObject: map[client.Object]cache.ByObject{&corev1.Pod{}: strip, &corev1.ConfigMap{}: strip},
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the cache of the operator's own objects: %w", err)
+	}
+	if err := manager.Add(owned); err != nil {
+		return nil, fmt.Errorf("adding the cache of the operator's own objects: %w", err)
+	}
+	return owned.GetCache(), nil
+}
