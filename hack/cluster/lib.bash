@@ -16,10 +16,11 @@ node() {
     echo "cluster: the node is built from source, and there is no go on the PATH" >&2
     return 3
   fi
-  mkdir -p "$cluster/bin"
-  go build -o "$cluster/bin/node.$$" ./hack/cluster/node
-  mv "$cluster/bin/node.$$" "$cluster/bin/node"
-  "$cluster/bin/node" "$@"
+  # Chained, because a caller that looks at the result switches the shell's own check off.
+  mkdir -p "$cluster/bin" &&
+    go build -o "$cluster/bin/node.$$" ./hack/cluster/node &&
+    mv "$cluster/bin/node.$$" "$cluster/bin/node" &&
+    "$cluster/bin/node" "$@"
 }
 
 # docker_runs tells whether there is a Docker daemon that answers.

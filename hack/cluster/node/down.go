@@ -15,7 +15,8 @@ func down(ctx context.Context, place layout) error {
 	}
 	if owner != "" && owner != place.root {
 		if _, err := os.Stat(layoutOf(owner).state); err == nil {
-			return fmt.Errorf("the node on this machine is that of %s; end it with %s/hack/cluster/down", owner, owner)
+			progress("there is none of this work tree; the node on this machine is that of %s", owner)
+			return removeTree(place.state)
 		}
 	}
 	chosen, err := readSettings(place.in("node.json"))

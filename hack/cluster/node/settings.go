@@ -115,12 +115,17 @@ func (s *settings) choosePorts() error {
 }
 
 func portIsFree(host string, port int) bool {
-	listener, err := net.Listen("tcp4", net.JoinHostPort(host, fmt.Sprint(port)))
+	address := net.JoinHostPort(host, fmt.Sprint(port))
+	streams, err := net.Listen("tcp4", address)
 	if err != nil {
 		return false
 	}
-	listener.Close()
-	return true
+	defer streams.Close()
+	packets, err := net.ListenPacket("udp4", address)
+	if err != nil {
+		return false
+	}
+	return packets.Close() == nil
 }
 
 // knownNetworks are the networks of this machine's devices, routes and name servers, those of our own bridge excepted.
