@@ -240,13 +240,17 @@ func TestPush(t *testing.T) {
 		{"a later version", []byte(`{"version":2,"revision":3}`), 2, "version 2", access.ErrRefused},
 		{"a damaged one", damaged, 2, "damaged", access.ErrRefused},
 		{"too many bytes", append(revision(9).Encode(), make([]byte, wire.MaxAccessBytes)...), 2, "more than the", access.ErrRefused},
-		{"an older one after a bad one", revision(1).Encode(), 2, "more than the", access.ErrOlder},
+		{"an endless field", []byte(`{"version":1,"` + strings.Repeat("x", 100_000) + `":1}`), 2, "unknown field", access.ErrRefused},
+		{"an older one after a bad one", revision(1).Encode(), 2, "unknown field", access.ErrOlder},
 		{"the same after a bad one", revision(2).Encode(), 2, "", nil},
 		{"the next", revision(3).Encode(), 3, "", nil},
 	} {
 		state, err := enforcer.Push(step.document)
 		if !errors.Is(err, step.want) || (err != nil) != (step.want != nil) {
 			t.Errorf("%s: %v, want %v", step.name, err, step.want)
+		}
+		if err != nil && len(err.Error()) > 1000 {
+			t.Errorf("%s: the error has %d bytes", step.name, len(err.Error()))
 		}
 		if state != enforcer.State() {
 			t.Errorf("%s: answered %+v, while %+v is in force", step.name, state, enforcer.State())
@@ -318,6 +322,30 @@ func TestWhatWasPushedHoldsAfterARestart(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if diff := cmp.Diff([]string{"state 0 true", "file 2 false"}, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Beside a push the file is only the floor: what it says is told when it contradicts, and never twice.
+func TestTheFileBesidePushes(t *testing.T) {
+	options := managed(t)
+	var told []string
+	options.Changed = func(source string, s wire.AccessState) {
+		told = append(told, fmt.Sprint(source, " ", s.Revision, " ", s.Problem != ""))
+	}
+	enforcer := access.NewEnforcer(options)
+	if _, err := enforcer.Push(revision(2).Encode()); err != nil {
+		t.Fatal(err)
+	}
+	other := revision(2)
+	other.Visibility = wire.Public
+	for _, document := range []wire.Access{revision(1), other, revision(2), revision(3)} {
+		write(t, options.File, document.Encode())
+		enforcer.LookAtFile()
+		enforcer.LookAtFile()
+	}
+	want := []string{"file 0 true", "push 2 false", "file 2 false", "file 2 true", "file 2 false", "file 3 false"}
+	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error(diff)
 	}
 }

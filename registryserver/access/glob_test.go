@@ -36,6 +36,7 @@ func TestMatch(t *testing.T) {
 		{"?", "é", true},
 		{"*??", "é", false},
 		{"*??", "€", false},
+		{"*??ab", "€ab", false},
 		{"a*b*c", "a-b-b-c", true},
 		{"a*b*c", "a-c-b", false},
 		{"**", "x", true},

@@ -198,8 +198,10 @@ func TestAuthenticate(t *testing.T) {
 	if err != nil || anonymous.ID != "anonymous" || !anonymous.Anonymous {
 		t.Errorf("no credentials: %+v, %v", anonymous, err)
 	}
-	if enforcer.Authorize(access.Identity{}, wire.ReadPackages, "a").Allowed || enforcer.Authorize(access.Identity{ID: "crt_" + mine.ID()}, wire.ReadPackages, "a").Allowed {
-		t.Error("an identity that nobody proved may read")
+	for _, id := range []string{"", "anonymous", "crt_" + mine.ID(), "crt_" + revoked.ID()} {
+		if d := enforcer.Authorize(access.Identity{ID: id}, wire.ReadPackages, "a"); d.Allowed || !strings.Contains(d.Reason, "no longer valid") {
+			t.Errorf("an identity %q that nobody proved: %+v", id, d)
+		}
 	}
 }
 

@@ -96,11 +96,9 @@ func TLSConfig(certFile, keyFile, clientCA string, log *slog.Logger) (*tls.Confi
 		NextProtos:     []string{"http/1.1"},
 		GetCertificate: pair.GetCertificate,
 		// The certificate is verified below rather than by crypto/tls, which would go on using the authorities that it
-		// was started with.
+		// was started with. VerifyConnection is called for resumed sessions too.
 		ClientAuth:       tls.RequireAnyClientCert,
 		VerifyConnection: func(c tls.ConnectionState) error { return verifyOperator(c.PeerCertificates, authorities.Current()) },
-		// A resumed session would rest on a verification of the past.
-		SessionTicketsDisabled: true,
 	}, nil
 }
 

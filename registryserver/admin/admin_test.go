@@ -253,6 +253,19 @@ func TestWhoIsAdmitted(t *testing.T) {
 	usage := func(list ...x509.ExtKeyUsage) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtKeyUsage = list }
 	}
+	// A chain over an intermediate authority that may sign for that usage.
+	through := func(usages ...x509.ExtKeyUsage) *tls.Certificate {
+		intermediate := newAuthority(t, "intermediate")
+		template := *intermediate.certificate
+		template.ExtKeyUsage = usages
+		der, err := x509.CreateCertificate(rand.Reader, &template, p.clients.certificate, intermediate.key.Public(), p.clients.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, _ := intermediate.sign(t, leaf())
+		pair.Certificate = append(pair.Certificate, der)
+		return &pair
+	}
 	own, _ := newAuthority(t, "self").sign(t, leaf())
 	tls12 := func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }
 	for name, c := range map[string]struct {
@@ -261,6 +274,8 @@ func TestWhoIsAdmitted(t *testing.T) {
 		admitted    bool
 	}{
 		"the operator":                {certificate: &p.operator, admitted: true},
+		"by an intermediate":          {certificate: through(), admitted: true},
+		"by one for servers":          {certificate: through(x509.ExtKeyUsageServerAuth)},
 		"no certificate":              {},
 		"an unknown authority":        {certificate: &own},
 		"another key, the same name":  {certificate: sign(stranger)},
