@@ -24,8 +24,7 @@ var touched = []string{
 
 // machineRecord is how the machine was before the node came.
 type machineRecord struct {
-	Sysctls       map[string]string `json:"sysctls"`
-	KubeletFolder bool              `json:"kubeletFolder"` // /var/lib/kubelet existed
+	Sysctls map[string]string `json:"sysctls"`
 }
 
 // recordMachine writes down once what `down` has to restore.
@@ -40,8 +39,6 @@ func recordMachine(place layout) error {
 			before.Sysctls[key] = strings.TrimSpace(string(value))
 		}
 	}
-	_, err := os.Stat("/var/lib/kubelet")
-	before.KubeletFolder = err == nil
 	data, err := json.Marshal(before)
 	if err != nil {
 		return err

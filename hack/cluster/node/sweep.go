@@ -173,7 +173,11 @@ func removeTraces(place layout) {
 			_ = os.Remove(link)
 		}
 	}
-	for _, folder := range []string{"/var/lib/cni/results", "/var/lib/cni", "/var/log/containers"} {
+	// The kubelet makes this socket there whatever its own folder is.
+	_ = os.Remove("/var/lib/kubelet/device-plugins/kubelet.sock")
+	for _, folder := range []string{
+		"/var/lib/cni/results", "/var/lib/cni", "/var/log/containers", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet",
+	} {
 		_ = syscall.Rmdir(folder)
 	}
 }
@@ -194,9 +198,6 @@ func restoreMachine(place layout) error {
 	var failures []error
 	for key, value := range before.Sysctls {
 		failures = append(failures, os.WriteFile("/proc/sys/"+key, []byte(value), 0o600))
-	}
-	if !before.KubeletFolder {
-		failures = append(failures, removeTree("/var/lib/kubelet"))
 	}
 	return errors.Join(failures...)
 }
