@@ -15,7 +15,7 @@ const maxAuthorizationBytes = 16 << 10
 // secret.
 type Credentials struct {
 	// Secret is the password or bearer token; the user name of Basic is ignored.
-	Secret string
+	Secret string `json:"-"`
 	// Present is true when there was an Authorization header.
 	Present bool
 }

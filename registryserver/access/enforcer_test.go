@@ -20,7 +20,7 @@ import (
 
 const registry = "team-a/charts"
 
-func write(t testing.TB, path string, document []byte) {
+func write(t *testing.T, path string, document []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, document, 0o600); err != nil {
 		t.Fatal(err)

@@ -104,7 +104,7 @@ func replaceFile(path string, data []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
+			_ = f.Close()
 			_ = os.Remove(temporary)
 		}
 	}()
@@ -169,10 +169,10 @@ func lock(path string) (unlock func(), err error) {
 		if err == nil && isStill(path, f) {
 			return func() {
 				_ = os.Remove(path)
-				f.Close()
+				_ = f.Close()
 			}, nil
 		}
-		f.Close()
+		_ = f.Close()
 		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -183,7 +184,7 @@ func TestAuthenticate(t *testing.T) {
 				credentials = access.Credentials{Present: true}
 			}
 			got, err := enforcer.Authenticate(t.Context(), credentials)
-			if (err == nil) != c.valid || (err != nil && err != access.ErrUnauthenticated) {
+			if (err == nil) != c.valid || (err != nil && (!errors.Is(err, access.ErrUnauthenticated) || err.Error() != access.ErrUnauthenticated.Error())) {
 				t.Errorf("%s, %.6s: %v", name, header, err)
 			}
 			if got.ID != c.want.ID || got.Name != c.want.Name || got.Anonymous {
