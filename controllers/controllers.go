@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
@@ -17,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/accesssync"
@@ -39,6 +39,8 @@ type Options struct {
 	AllowedHostSuffixes []string
 	// AllowPodImages lets pod templates name images.
 	AllowPodImages bool
+	// Metrics is where the controllers register what they measure.
+	Metrics prometheus.Registerer
 	// DialPod opens a connection to the admin port of a pod; nil means the network.
 	DialPod func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -49,6 +51,11 @@ func Cache() cache.Options {
 }
 
 // Add adds every controller to a manager.
+//
+// The leader holds a Lease in the operator's namespace, and says so in an event there.
+//
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create;get;update,namespace=chartroom-system
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=chartroom-system
 func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 	owned, err := newOwned(manager)
 	if err != nil {
@@ -58,7 +65,7 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 		return fmt.Errorf("indexing RegistryTokens by registry: %w", err)
 	}
 	record := ledger.New()
-	measured, err := accesssync.NewMetrics(metrics.Registry, record)
+	measured, err := accesssync.NewMetrics(o.Metrics, record)
 	if err != nil {
 		return err
 	}

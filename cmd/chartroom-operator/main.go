@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
@@ -86,6 +87,7 @@ func run(ctx context.Context, args []string) error {
 	); err != nil {
 		return err
 	}
+	s.Metrics = metrics.Registry
 	if err := controllers.Add(ctx, manager, s.Options); err != nil {
 		return err
 	}

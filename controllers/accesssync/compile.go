@@ -62,6 +62,7 @@ func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 		size := len(encode(entry)) + 1
 		if len(out.access.Tokens) == access.MaxTokens || size > room {
 			out.leftOut++
+			room = 0 // No younger token takes what is left.
 			continue
 		}
 		room -= size

@@ -1,0 +1,237 @@
+package accesssync
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func newRegistry() *v1alpha1.HelmRegistry {
+	return &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "charts", UID: "uid-charts"}}
+}
+
+// issued is a token with its Secret, made age hours ago.
+func issued(t *testing.T, name string, age int, change func(*v1alpha1.RegistryToken)) tokens.Input {
+	t.Helper()
+	token := &v1alpha1.RegistryToken{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "team-a", Name: name, UID: types.UID("uid-" + name),
+			CreationTimestamp: metav1.NewTime(now.Add(-time.Duration(age) * time.Hour)),
+		},
+		Spec: v1alpha1.RegistryTokenSpec{RegistryRef: v1alpha1.RegistryReference{Name: "charts", Namespace: "team-a"}},
+	}
+	if change != nil {
+		change(token)
+	}
+	seed := sha256.Sum256([]byte(name))
+	minted, err := access.Mint(bytes.NewReader(append(seed[:], seed[:]...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := token.CreationTimestamp.Time
+	secret := tokens.BuildSecret(token, newRegistry(), tokens.Credential{Token: minted, IssuedAt: at, ExpiresAt: tokens.Expiry(token, at)}, nil)
+	return tokens.Input{Token: token, Registry: newRegistry(), Secret: secret, Now: now}
+}
+
+func TestCompile(t *testing.T) {
+	deleted := metav1.NewTime(now)
+	inputs := []tokens.Input{
+		issued(t, "reader", 4, nil),
+		issued(t, "ci", 3, func(token *v1alpha1.RegistryToken) {
+			token.Spec.Scopes = []v1alpha1.Scope{v1alpha1.ScopeWrite, v1alpha1.ScopeRead}
+			token.Spec.Charts = []string{"web/*", "api-*"}
+			token.Spec.TTL = &metav1.Duration{Duration: 24 * time.Hour}
+		}),
+		issued(t, "soon", 2, func(token *v1alpha1.RegistryToken) { token.Spec.TTL = &metav1.Duration{Duration: 3 * time.Hour} }),
+		issued(t, "expired", 2, func(token *v1alpha1.RegistryToken) { token.Spec.TTL = &metav1.Duration{Duration: time.Hour} }),
+		issued(t, "revoked", 2, func(token *v1alpha1.RegistryToken) { token.Spec.State = v1alpha1.TokenRevoked }),
+		issued(t, "proved", 2, func(token *v1alpha1.RegistryToken) {
+			token.Spec.State = v1alpha1.TokenRevoked
+			token.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionRevoked, Status: metav1.ConditionTrue}}
+		}),
+		issued(t, "deleted", 2, func(token *v1alpha1.RegistryToken) { token.DeletionTimestamp = &deleted }),
+		issued(t, "foreign", 2, func(token *v1alpha1.RegistryToken) { token.Namespace = "team-b" }),
+		issued(t, "pending", 1, nil),
+	}
+	inputs[len(inputs)-1].Secret = nil
+	c := compile(newRegistry(), inputs)
+	c.access.Revision = 7
+	golden := filepath.Join("testdata", "access.json")
+	if *update {
+		if err := os.WriteFile(golden, c.access.Encode(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(c.access.Encode())); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := access.Compile(c.access); err != nil {
+		t.Errorf("the server refuses the snapshot: %v", err)
+	}
+	if diff := cmp.Diff(map[types.UID]bool{"uid-revoked": true, "uid-proved": true, "uid-deleted": true}, c.refused); diff != "" {
+		t.Errorf("refused: %s", diff)
+	}
+	slices.Sort(c.unproved)
+	if diff := cmp.Diff([]types.UID{"uid-deleted", "uid-revoked"}, c.unproved); diff != "" {
+		t.Errorf("unproved: %s", diff)
+	}
+	if want := now.Add(time.Hour); !c.next.Equal(want) {
+		t.Errorf("the snapshot changes at %v, want %v", c.next, want)
+	}
+	slices.Reverse(inputs)
+	if again := compile(newRegistry(), inputs); again.access.ContentDigest() != c.access.ContentDigest() {
+		t.Error("the order in which tokens are listed changes the snapshot")
+	}
+}
+
+func TestCompileLeavesTheYoungestOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		tokens, charts, fit int
+	}{
+		"by number": {tokens: access.MaxTokens + 3, charts: 1, fit: access.MaxTokens},
+		"by size":   {tokens: 80, charts: 64, fit: 62},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var globs []string
+			for i := range c.charts {
+				globs = append(globs, fmt.Sprintf("%02d%s*", i, strings.Repeat("x", 248)))
+			}
+			var inputs []tokens.Input
+			for i := range c.tokens {
+				inputs = append(inputs, issued(t, fmt.Sprintf("token-%04d", i), c.tokens-i, func(token *v1alpha1.RegistryToken) {
+					token.Spec.Charts = globs
+					if c.charts == 1 {
+						token.Spec.Charts = []string{"*"}
+					}
+				}))
+			}
+			out := compile(newRegistry(), inputs)
+			if len(out.access.Tokens) != c.fit || out.leftOut != c.tokens-c.fit {
+				t.Fatalf("%d tokens are in and %d out, want %d in", len(out.access.Tokens), out.leftOut, c.fit)
+			}
+			for _, token := range out.access.Tokens {
+				if token.Name > fmt.Sprintf("team-a/token-%04d", c.fit-1) {
+					t.Errorf("%s displaced an older token", token.Name)
+				}
+			}
+			if n := len(out.access.Encode()); n > wire.MaxAccessBytes {
+				t.Errorf("the snapshot has %d bytes", n)
+			}
+		})
+	}
+}
+
+func TestNarrows(t *testing.T) {
+	token := func(id string, scopes ...wire.Scope) wire.Token {
+		return wire.Token{ID: id, Scopes: scopes, Charts: []string{"*"}}
+	}
+	past := now.Add(-time.Minute)
+	ended := token("ended", wire.ReadPackages)
+	ended.ExpiresAt = &past
+	both := wire.Access{Visibility: wire.Private, Tokens: []wire.Token{token("a", wire.ReadPackages), token("b", wire.ReadPackages)}}
+	one := wire.Access{Visibility: wire.Private, Tokens: both.Tokens[:1]}
+	for name, c := range map[string]struct {
+		older, newer wire.Access
+		want         bool
+	}{
+		"nothing before": {wire.Access{}, both, false},
+		"same":           {both, both, false},
+		"added":          {one, both, false},
+		"removed":        {both, one, true},
+		"scope changed":  {one, wire.Access{Tokens: []wire.Token{token("a", wire.WritePackages)}}, true},
+		"expired":        {wire.Access{Tokens: []wire.Token{ended}}, wire.Access{}, false},
+		"now public":     {wire.Access{Visibility: wire.Private}, wire.Access{Visibility: wire.Public}, false},
+		"now private":    {wire.Access{Visibility: wire.Public}, wire.Access{Visibility: wire.Private}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := narrows(c.older, c.newer, now); got != c.want {
+				t.Errorf("narrows is %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestOverdue(t *testing.T) {
+	pod := func(change func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+		if change != nil {
+			change(p)
+		}
+		return p
+	}
+	unready := func(p *corev1.Pod) { p.Status.Conditions = nil }
+	for name, c := range map[string]struct {
+		pod     *corev1.Pod
+		failing time.Time
+		want    bool
+	}{
+		"answers":           {pod(nil), time.Time{}, false},
+		"ready, just now":   {pod(nil), now.Add(-fenceReadyAfter + time.Second), false},
+		"ready, for long":   {pod(nil), now.Add(-fenceReadyAfter), true},
+		"unready":           {pod(unready), now.Add(-fenceReadyAfter), false},
+		"unready, for long": {pod(unready), now.Add(-fenceUnreadyAfter), true},
+		"being deleted":     {pod(func(p *corev1.Pod) { at := metav1.NewTime(now); p.DeletionTimestamp = &at }), now.Add(-time.Hour), false},
+		"not running": {pod(func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "registry", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}}}
+		}), now.Add(-time.Hour), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := overdue(c.pod, c.failing, now); got != c.want {
+				t.Errorf("overdue is %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNextRevision(t *testing.T) {
+	at := func(revision uint64, digest string) wire.AccessState {
+		return wire.AccessState{Revision: revision, Digest: digest}
+	}
+	for name, c := range map[string]struct {
+		before wire.Access
+		pods   []wire.AccessState
+		want   uint64
+	}{
+		"first":                           {wire.Access{}, nil, 1},
+		"unchanged":                       {wire.Access{Revision: 4, Digest: "new"}, []wire.AccessState{at(4, "new"), at(3, "old")}, 4},
+		"changed":                         {wire.Access{Revision: 4, Digest: "old"}, []wire.AccessState{at(4, "old")}, 5},
+		"restored Secret, pods are ahead": {wire.Access{Revision: 4, Digest: "new"}, []wire.AccessState{at(9, "x")}, 10},
+		"same revision, other content":    {wire.Access{Revision: 4, Digest: "new"}, []wire.AccessState{at(4, "x")}, 5},
+		"Secret deleted":                  {wire.Access{}, []wire.AccessState{at(9, "new")}, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &memory{pods: map[types.UID]podMemory{}}
+			for i, state := range c.pods {
+				m.pods[types.UID(fmt.Sprint(i))] = podMemory{answered: true, state: state}
+			}
+			if got := m.nextRevision(c.before, "new"); got != c.want {
+				t.Errorf("the next revision is %d, want %d", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,236 @@
+package registryclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/admin"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+var charts = types.NamespacedName{Namespace: "team-a", Name: "charts"}
+
+// authority returns a new certificate authority.
+func authority(t *testing.T) pki.Authority {
+	t.Helper()
+	a, _, err := pki.NewAuthority("test", pki.Durations{}).Advance(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func issue(t *testing.T, a pki.Authority, r pki.Request) pki.Leaf {
+	t.Helper()
+	leaf, err := a.Issue(r, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
+}
+
+// operatorTLS is the operator's side: a certificate from one authority, trusting another.
+func operatorTLS(t *testing.T, from, trusted pki.Authority) *tls.Config {
+	t.Helper()
+	id, err := url.Parse(wire.OperatorURI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := issue(t, from, pki.Request{URIs: []*url.URL{id}, Usage: x509.ExtKeyUsageClientAuth})
+	pair, err := tls.X509KeyPair(leaf.Certificate, leaf.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(trusted.Bundle())
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
+}
+
+// pod is the admin port of a registry pod.
+type pod struct {
+	address     string
+	enforcer    *access.Enforcer
+	connections atomic.Int32
+}
+
+// startPod serves the admin port of a registry with a certificate from an authority. handler nil is the real one.
+func startPod(t *testing.T, a pki.Authority, registry types.NamespacedName, handler http.Handler) *pod {
+	t.Helper()
+	folder := t.TempDir()
+	leaf := issue(t, a, pki.Request{Names: []string{wire.AdminServerName(registry.Namespace, registry.Name)}, Usage: x509.ExtKeyUsageServerAuth})
+	for name, content := range map[string][]byte{"tls.crt": leaf.Certificate, "tls.key": leaf.Key, "ca.crt": a.Bundle()} {
+		if err := os.WriteFile(filepath.Join(folder, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := slog.New(slog.DiscardHandler)
+	config, err := admin.TLSConfig(filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key"), filepath.Join(folder, "ca.crt"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pod{address: listener.Addr().String()}
+	p.enforcer = access.NewEnforcer(access.EnforcerOptions{Registry: "team-a/charts", StateDir: t.TempDir()})
+	if handler == nil {
+		handler = admin.Handler(admin.Options{Program: "test", Registry: "team-a/charts", Enforcer: p.enforcer, Log: log})
+	}
+	server := &http.Server{
+		Handler:   handler,
+		TLSConfig: config,
+		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				p.connections.Add(1)
+			}
+		},
+	}
+	go server.ServeTLS(listener, "", "")
+	t.Cleanup(func() { server.Close() })
+	return p
+}
+
+// clientOf dials the pod whatever the address.
+func clientOf(p *pod, config *tls.Config) *Client {
+	return New(
+		func(context.Context, string) (*tls.Config, error) { return config, nil },
+		func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, p.address)
+		})
+}
+
+func snapshot(revision uint64) []byte {
+	return wire.Access{Revision: revision, Registry: "team-a/charts"}.Encode()
+}
+
+func TestPushAccess(t *testing.T) {
+	a := authority(t)
+	p := startPod(t, a, charts, nil)
+	c := clientOf(p, operatorTLS(t, a, a))
+	for _, step := range []struct {
+		name     string
+		document []byte
+		revision uint64
+		want     error
+	}{
+		{"first", snapshot(5), 5, nil},
+		{"again", snapshot(5), 5, nil},
+		{"older", snapshot(4), 5, ErrNewer},
+		{"damaged", []byte("{"), 5, ErrRefused},
+		{"newer", snapshot(6), 6, nil},
+	} {
+		state, err := c.PushAccess(t.Context(), charts, "10.0.0.1", step.document)
+		if !errors.Is(err, step.want) || state.Revision != step.revision {
+			t.Fatalf("%s: got revision %d and %v, want %d and %v", step.name, state.Revision, err, step.revision, step.want)
+		}
+	}
+	about, err := c.About(t.Context(), charts, "10.0.0.1")
+	if err != nil || about.Registry != "team-a/charts" || about.Access != p.enforcer.State() || about.Access.Revision != 6 {
+		t.Errorf("got %+v and %v", about, err)
+	}
+	if n := p.connections.Load(); n != 1 {
+		t.Errorf("%d connections were opened, want one for all requests", n)
+	}
+}
+
+func TestPeersAreVerified(t *testing.T) {
+	a, stranger := authority(t), authority(t)
+	p := startPod(t, a, charts, nil)
+	for name, c := range map[string]struct {
+		config   *tls.Config
+		registry types.NamespacedName
+		want     string
+	}{
+		"pod of another registry":        {operatorTLS(t, a, a), types.NamespacedName{Namespace: "team-b", Name: "charts"}, "charts.team-a.admin"},
+		"pod of another authority":       {operatorTLS(t, a, stranger), charts, "unknown authority"},
+		"operator of another authority":  {operatorTLS(t, stranger, a), charts, "bad certificate"},
+		"operator without a certificate": {&tls.Config{RootCAs: operatorTLS(t, a, a).RootCAs}, charts, "certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := clientOf(p, c.config).PushAccess(t.Context(), c.registry, "10.0.0.1", snapshot(9))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want it to say %q", err, c.want)
+			}
+			if p.enforcer.State().Revision != 0 {
+				t.Error("the snapshot was taken")
+			}
+		})
+	}
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	a := authority(t)
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		want    string
+	}{
+		"hanging":      {hang, "deadline"},
+		"endless":      {func(w http.ResponseWriter, _ *http.Request) { io.Copy(w, zeros{}) }, "more than"},
+		"trickling":    {func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); hang(w, r) }, "deadline"},
+		"not JSON":     {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, "not the document expected"},
+		"other status": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }, "418"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := clientOf(startPod(t, a, charts, c.handler), operatorTLS(t, a, a))
+			_, err := client.About(t.Context(), charts, "10.0.0.1")
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want it to say %q", err, c.want)
+			}
+			if _, err = client.PushAccess(t.Context(), charts, "10.0.0.1", snapshot(1)); err == nil || errors.Is(err, ErrNewer) || errors.Is(err, ErrRefused) {
+				t.Errorf("PushAccess: got %v, want that the pod did not answer", err)
+			}
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestRenewedCertificatesAreTakenUp(t *testing.T) {
+	before, after := authority(t), authority(t)
+	config := operatorTLS(t, before, before)
+	p := startPod(t, before, charts, nil)
+	c := New(
+		func(context.Context, string) (*tls.Config, error) { return config, nil },
+		func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, p.address)
+		})
+	if _, err := c.About(t.Context(), charts, "10.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	// The next pod has a certificate of the next authority; the first attempt finds out, the second succeeds.
+	p, config = startPod(t, after, charts, nil), operatorTLS(t, after, after)
+	c.Forget(types.NamespacedName{Namespace: "other", Name: "registry"})
+	c.transports[charts].CloseIdleConnections()
+	if _, err := c.About(t.Context(), charts, "10.0.0.1"); err == nil {
+		t.Fatal("a pod of an authority that is not trusted was believed")
+	}
+	if _, err := c.About(t.Context(), charts, "10.0.0.1"); err != nil {
+		t.Errorf("the renewed certificates were not taken up: %v", err)
+	}
+	c.Forget(charts)
+	if len(c.transports) != 0 {
+		t.Error("the connections of a registry that is gone are kept")
+	}
+}
