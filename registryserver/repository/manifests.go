@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
@@ -35,6 +36,9 @@ type envelope struct {
 	PushedAt  time.Time `json:"pushedAt"`
 	PushedBy  string    `json:"pushedBy"`
 }
+
+// maxByBytes bounds the name of who pushed, which is a token's and may be made by others.
+const maxByBytes = 1024
 
 // StatManifest describes the manifest behind a tag or digest without its content. Errors: ErrManifestUnknown,
 // ErrReferenceInvalid.
@@ -87,7 +91,7 @@ func (r *Repository) readManifest(ctx context.Context, d digest.Digest) (Manifes
 }
 
 // PutManifest stores a manifest and, when reference is a tag, points the tag at it. mediaType is the Content-Type of
-// the push. by names who pushed, for the record. Putting what is there already succeeds. Errors: ErrReferenceInvalid,
+// the push. by names who pushed, for the record, which keeps its first 1,024 bytes. Putting what is there already succeeds. Errors: ErrReferenceInvalid,
 // ErrDigestMismatch, ErrTooLarge, ErrTagImmutable, *UnknownBlobsError, *InvalidManifestError.
 func (r *Repository) PutManifest(ctx context.Context, reference, mediaType string, content []byte, by string) (Manifest, error) {
 	tag, d, err := parseReference(reference)
@@ -106,6 +110,7 @@ func (r *Repository) PutManifest(ctx context.Context, reference, mediaType strin
 	if err != nil {
 		return Manifest{}, err
 	}
+	by = strings.ToValidUTF8(by[:min(len(by), maxByBytes)], "")
 	m := Manifest{Repository: r.name, Tag: tag, Digest: d, MediaType: mediaType, Size: int64(len(content)), Content: content}
 	if tag != "" {
 		if err := r.checkTag(ctx, tag, d); err != nil {

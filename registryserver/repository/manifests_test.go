@@ -110,6 +110,12 @@ func TestPushByDigestThenByTag(t *testing.T) {
 	mustPutChart(t, r, sha512, "layer")
 	wantManifest(t, r, sha512, content)
 
+	_, err := r.PutManifest(t.Context(), "by-somebody", imageType, content, strings.Repeat("ä", 1<<20))
+	ok(t, err)
+	if info, _ := readObject(t, b, "charts/a/tags/by-somebody"); info.Size > 2000 {
+		t.Errorf("the tag's object has %d bytes", info.Size)
+	}
+
 	_, tagObject := readObject(t, b, "charts/a/tags/1.0.0")
 	var tag object
 	ok(t, json.Unmarshal([]byte(tagObject), &tag))
