@@ -20,9 +20,10 @@ import (
 
 const registry = "team-a/charts"
 
+// write replaces a file at once: who watches it never sees half of it.
 func write(t *testing.T, path string, document []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, document, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(path+".new", document, 0o600), os.Rename(path+".new", path)); err != nil {
 		t.Fatal(err)
 	}
 }
