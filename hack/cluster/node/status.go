@@ -47,10 +47,10 @@ func status(ctx context.Context, place layout) error {
 	if err := server.nodeReady(ctx); err != nil {
 		ready, whole = err.Error(), false
 	}
-	fmt.Fprintf(table, "%s\t%s\t\t%s\t\n", nodeName, ready, chosen.Address)
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	fmt.Printf("node %s (%s): %s\n", nodeName, chosen.Address, ready)
 	if !whole {
 		return errors.New("the node is not whole; hack/cluster/up repairs it")
 	}

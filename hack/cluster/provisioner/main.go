@@ -32,8 +32,9 @@ func main() {
 	node := flag.String("node", "", "the name of the node that the folder is on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *kubeconfig, *folder, *node); err != nil {
+	err := run(ctx, *kubeconfig, *folder, *node)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "provisioner:", err)
 		os.Exit(1)
 	}
