@@ -1,6 +1,7 @@
 package repository_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -392,7 +393,7 @@ func TestRefusedManifests(t *testing.T) {
 	}
 	content := encode(t, object{"config": describe("text/plain", "config")})
 	want(t, put(digest.FromString("other").String(), imageType, content), repository.ErrDigestMismatch)
-	padded := append(content, make([]byte, repository.MaxManifestBytes)...)
+	padded := append(bytes.Clone(content), make([]byte, repository.MaxManifestBytes)...)
 	want(t, put("1.0.0", imageType, padded), repository.ErrTooLarge)
 	for i := range padded[len(content):] {
 		padded[len(content)+i] = ' '

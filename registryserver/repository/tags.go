@@ -88,7 +88,7 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, by string) error {
 			continue
 		case err == nil && stands.Digest == m.Digest:
 			return nil
-		case err != nil && !(r.s.mutable(m.Tag) && info.ETag != ""):
+		case err != nil && (info.ETag == "" || !r.s.mutable(m.Tag)):
 			return err
 		}
 		if err := r.checkTag(ctx, m.Tag, m.Digest); err != nil {

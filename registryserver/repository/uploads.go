@@ -207,7 +207,7 @@ func (p *partsReader) Read(b []byte) (int, error) {
 
 func (p *partsReader) Close() {
 	if p.open != nil {
-		p.open.Close()
+		_ = p.open.Close()
 		p.open = nil
 	}
 }

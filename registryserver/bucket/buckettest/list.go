@@ -1,3 +1,4 @@
+//nolint:thelper // These are the tests themselves: a failure is to name their own line.
 package buckettest
 
 import (

@@ -63,7 +63,7 @@ func New(root string) (*Bucket, error) {
 	}
 	b := &Bucket{root: r}
 	if err := b.prepare(); err != nil {
-		r.Close()
+		_ = r.Close()
 		return nil, notOpened(root, err)
 	}
 	return b, nil
@@ -93,9 +93,9 @@ func makeRoot(root string) error {
 	}
 	for parent := filepath.Dir(absolute); ; parent = filepath.Dir(parent) {
 		// A parent that may not be read was not made here.
-		if d, err := os.Open(parent); err == nil {
+		if d, err := os.Open(parent); err == nil { //nolint:gosec // The directory is the operator's to choose.
 			err = d.Sync()
-			d.Close()
+			_ = d.Close()
 			if err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
 				return err
 			}
@@ -126,9 +126,9 @@ func (b *Bucket) prepare() error {
 	for i := range lockCount {
 		f, err := b.openLock(i)
 		if err != nil {
-			return nil
+			break
 		}
-		f.Close()
+		_ = f.Close()
 	}
 	b.removeStale()
 	return nil
@@ -183,13 +183,13 @@ func (b *Bucket) lock(key string) (unlock func(), err error) {
 	}
 	if err != nil {
 		if f != nil {
-			f.Close()
+			_ = f.Close()
 		}
 		b.turns[i].Unlock()
 		return nil, err
 	}
 	return func() {
-		f.Close()
+		_ = f.Close()
 		b.turns[i].Unlock()
 	}, nil
 }

@@ -21,12 +21,16 @@ func open(t *testing.T, root string) *dir.Bucket {
 }
 
 func TestConformance(t *testing.T) {
-	buckettest.Run(t, func(t *testing.T) bucket.Bucket { return open(t, t.TempDir()) })
+	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
+		t.Helper()
+		return open(t, t.TempDir())
+	})
 }
 
 // Two instances share nothing but the directory, as two processes would.
 func TestConformanceOfTwoInstancesOnOneDirectory(t *testing.T) {
 	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
+		t.Helper()
 		root := t.TempDir()
 		return &alternating{buckets: [2]bucket.Bucket{open(t, root), open(t, root)}}
 	})

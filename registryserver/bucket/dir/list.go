@@ -25,13 +25,18 @@ func (b *Bucket) List(ctx context.Context, o bucket.ListOptions) (bucket.Page, e
 	}
 	l := &lister{ListOptions: o}
 	base := o.Prefix[:strings.LastIndexByte(o.Prefix, '/')+1]
-	if base != "" && bucket.CheckKey(strings.TrimSuffix(base, "/")) != nil {
-		return bucket.Page{}, nil // No key begins like this.
+	if !isBase(base) {
+		return bucket.Page{}, nil
 	}
 	if err := l.walk(ctx, b.root, path.Join(objectsDir, base), base); err != nil {
 		return bucket.Page{}, err
 	}
 	return l.page(), nil
+}
+
+// isBase is false for what no key begins with.
+func isBase(base string) bool {
+	return base == "" || bucket.CheckKey(strings.TrimSuffix(base, "/")) == nil
 }
 
 // lister collects, in order, one more than a page holds, to know whether there is more.
@@ -77,7 +82,7 @@ func (l *lister) walk(ctx context.Context, parent *os.Root, name, base string) e
 		}
 		return failed("list", base, err, false)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for last := ""; ; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -187,7 +192,7 @@ func holdsObject(parent *os.Root, name string) (bool, error) {
 	if root == nil || err != nil {
 		return false, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	d, err := root.Open(".")
 	if err != nil {
 		return false, err

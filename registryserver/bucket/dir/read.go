@@ -68,7 +68,7 @@ func (b *Bucket) Get(ctx context.Context, key string, r *bucket.Range) (io.ReadC
 		return o, info, nil
 	}
 	if r.Offset < 0 || r.Offset >= info.Size {
-		f.Close()
+		_ = f.Close()
 		return nil, bucket.Info{}, fmt.Errorf("read %s from byte %d of %d: %w", key, r.Offset, info.Size, bucket.ErrRange)
 	}
 	length := info.Size - r.Offset
@@ -90,11 +90,11 @@ func (b *Bucket) open(key string) (*os.File, bucket.Info, error) {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, bucket.Info{}, failed("read", key, err, false)
 	}
 	if !info.Mode().IsRegular() {
-		f.Close()
+		_ = f.Close()
 		return nil, bucket.Info{}, fmt.Errorf("read %s: %w", key, bucket.ErrNotFound)
 	}
 	return f, describe(key, info), nil
