@@ -132,7 +132,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // LoadConfig reads a configuration file. It applies no defaults and does not judge: New does.
 func LoadConfig(path string) (Config, error) {
 	var c Config
-	f, err := os.Open(path) // #nosec G304 -- the file is the one that the person who starts the server names.
+	f, err := os.Open(path) //nolint:gosec // The file is the one that the person who starts the server names.
 	if err != nil {
 		return c, fmt.Errorf("reading the configuration: %w", err)
 	}

@@ -60,7 +60,7 @@ func (k *keyFile) Keys() [][]byte {
 }
 
 func (k *keyFile) read() error {
-	f, err := os.Open(k.path)
+	f, err := os.Open(k.path) //nolint:gosec // As in LoadConfig.
 	if err != nil {
 		return fmt.Errorf("reading the keys: %w", err)
 	}

@@ -101,4 +101,7 @@ func greet(w io.Writer, terminal bool, c registryserver.Config, address *url.URL
 	fmt.Fprintf(w, "  helm registry login %s --username chartroom --password-stdin%s < %s\n", address.Host, plain, source)
 	fmt.Fprintf(w, "  helm push mychart-0.1.0.tgz oci://%s/%s%s\n", address.Host, name, plain)
 	fmt.Fprintf(w, "  helm pull oci://%s/%s/mychart --version 0.1.0%s\n\n", address.Host, name, plain)
+	if plain == "" {
+		fmt.Fprint(w, "Where the certificate is not a public authority's, add --ca-file with the file of its authority to each line.\n\n")
+	}
 }
