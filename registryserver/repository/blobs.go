@@ -52,7 +52,7 @@ func (r *Repository) PutBlob(ctx context.Context, d digest.Digest, body io.Reade
 	if size > r.s.o.MaxBlobBytes {
 		return tooLarge("blob", r.s.o.MaxBlobBytes)
 	}
-	verified := &verifier{body: body, want: d, hash: d.Algorithm().Hash(), limit: r.s.o.MaxBlobBytes}
+	verified := &verifier{body: body, size: size, want: d, hash: d.Algorithm().Hash(), limit: r.s.o.MaxBlobBytes}
 	if _, err := r.s.bucket.Put(ctx, r.blobKey(d), verified, size, bucket.Condition{}); err != nil {
 		return fmt.Errorf("store blob %s: %w", d, err)
 	}
@@ -86,6 +86,7 @@ func tooLarge(what string, limit int64) error {
 // makes nothing else visible.
 type verifier struct {
 	body  io.Reader
+	size  int64 // What was announced; negative when nothing was.
 	want  digest.Digest
 	hash  hash.Hash
 	read  int64
@@ -100,6 +101,10 @@ func (v *verifier) Read(p []byte) (int, error) {
 		return n, tooLarge("blob", v.limit)
 	}
 	if err == io.EOF {
+		// A body that broke off is not a wrong one: the client may go on.
+		if v.read < v.size {
+			return n, io.ErrUnexpectedEOF
+		}
 		if got := digest.NewDigest(v.want.Algorithm(), v.hash); got != v.want {
 			return n, fmt.Errorf("%w: announced was %s, the %d bytes received have %s", ErrDigestMismatch, v.want, v.read, got)
 		}

@@ -95,8 +95,8 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest, offset int64, rest
 		return fmt.Errorf("%w: it was ended while it was being finished", ErrUploadUnknown)
 	}
 	if errors.Is(err, ErrDigestMismatch) || err == nil && len(parts) > 0 {
-		// The blob is stored, or refused, whether or not its parts can be cleared away.
-		_ = u.end(ctx, parts)
+		// The blob is stored, or refused, whether or not its parts can be cleared away, and the client may be gone.
+		_ = u.end(context.WithoutCancel(ctx), parts)
 	}
 	return err
 }

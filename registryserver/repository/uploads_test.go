@@ -120,6 +120,7 @@ func TestChunkThatBreaksOffAddsNothing(t *testing.T) {
 		want(t, err, io.ErrUnexpectedEOF)
 		err = u.Commit(t.Context(), digest.FromString("12345678"), 5, io.MultiReader(strings.NewReader(before), failing{broken}), -1)
 		want(t, err, broken)
+		want(t, u.Commit(t.Context(), digest.FromString("12345678"), 5, strings.NewReader(before), 10), io.ErrUnexpectedEOF)
 	}
 	if _, err := u.Append(t.Context(), 5, strings.NewReader("x"), 0); err == nil {
 		t.Error("a chunk that is longer than announced was added")
