@@ -98,18 +98,18 @@ type podMemory struct {
 	failing time.Time
 }
 
+// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries;registrytokens,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
 // Reconcile brings the snapshot of one registry up to date.
 //
 // HelmRegistries and RegistryTokens are what a snapshot is made of, namespaces' labels are what a registry may select
 // the namespaces of its tokens by. Secrets are read because they hold the tokens, and written because a snapshot is one
 // (create and patch are what server-side apply asks for). Pods are patched, to take an unreachable one out of the
 // Service, and deleted, to end one that cannot be told of a revocation. Events tell of that.
-//
-// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries;registrytokens,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;patch;delete
-// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	key := request.NamespacedName
 	registry := &v1alpha1.HelmRegistry{}

@@ -53,19 +53,19 @@ type scope struct {
 	failure error
 }
 
-// Reconcile brings one RegistryToken to where it should be.
-//
-// RegistryTokens are patched to hold and release the finalizer, never their spec; their status is patched alone.
-// HelmRegistries, the labels of namespaces and the ConfigMap of a registry's authority are what a token and its Secret
-// depend on. Secrets hold the tokens: create and patch are what server-side apply asks for, delete ends a revoked one.
-// Events tell of what was issued, ended or refused.
-//
 // +kubebuilder:rbac:groups=chartroom.dev,resources=registrytokens,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=chartroom.dev,resources=registrytokens/status,verbs=patch
 // +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces;configmaps,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconcile brings one RegistryToken to where it should be.
+//
+// RegistryTokens are patched to hold and release the finalizer, never their spec; their status is patched alone.
+// HelmRegistries, the labels of namespaces and the ConfigMap of a registry's authority are what a token and its Secret
+// depend on. Secrets hold the tokens: create and patch are what server-side apply asks for, delete ends a revoked one.
+// Events tell of what was issued, ended or refused.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	token := &v1alpha1.RegistryToken{}
 	if err := r.Get(ctx, request.NamespacedName, token); err != nil {
