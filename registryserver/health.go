@@ -116,7 +116,8 @@ func (p *probe) look(ctx context.Context) (readable, writable error) {
 	p.mu.Lock()
 	if p.running == nil && time.Since(p.at) >= probeFresh {
 		p.running = make(chan struct{})
-		go p.run(p.running)
+		// A look outlives who asked for it, so that the next one finds its outcome.
+		go p.run(context.WithoutCancel(ctx), p.running)
 	}
 	running := p.running
 	p.mu.Unlock()
@@ -132,8 +133,8 @@ func (p *probe) look(ctx context.Context) (readable, writable error) {
 	return p.readable, p.writable
 }
 
-func (p *probe) run(done chan struct{}) {
-	readable, writable := p.store.Check(context.Background())
+func (p *probe) run(ctx context.Context, done chan struct{}) {
+	readable, writable := p.store.Check(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.readable, p.writable, p.at, p.running = readable, writable, time.Now(), nil

@@ -60,7 +60,7 @@ func (k *keyFile) Keys() [][]byte {
 }
 
 func (k *keyFile) read() error {
-	f, err := os.Open(k.path) //nolint:gosec // As in LoadConfig.
+	f, err := os.Open(k.path)
 	if err != nil {
 		return fmt.Errorf("reading the keys: %w", err)
 	}
@@ -112,7 +112,7 @@ func makeKeys(path string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key[:]) + "\n")
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err

@@ -3,6 +3,7 @@ package registryserver
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -67,7 +68,8 @@ func (s *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.running.Inc()
 	defer func() {
 		problem := recover()
-		if problem != nil && problem != http.ErrAbortHandler {
+		abort, _ := problem.(error)
+		if problem != nil && !errors.Is(abort, http.ErrAbortHandler) {
 			s.log.ErrorContext(r.Context(), "a request panicked", "panic", fmt.Sprint(problem), "stack", string(debug.Stack()))
 			if answer.status == 0 {
 				ociapi.WriteError(answer, http.StatusInternalServerError, "UNKNOWN", "the registry failed; its log says why, under the X-Request-Id of this answer")

@@ -288,7 +288,8 @@ func (s *Server) drain(ctx context.Context) error {
 
 func (s *Server) close() {
 	for _, e := range s.endpoints {
-		e.server.Close()
-		e.listener.Close()
+		// All that can go wrong is that they are closed already.
+		_ = e.server.Close()
+		_ = e.listener.Close()
 	}
 }

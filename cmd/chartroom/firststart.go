@@ -71,7 +71,8 @@ func writePrivate(path, content string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	// There is nothing to remove once it was renamed.
+	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.WriteString(content)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

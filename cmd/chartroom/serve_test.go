@@ -286,7 +286,7 @@ func TestSIGTERMLetsAPushFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	request, err := http.NewRequest("POST", p.base, nil)
+	request, err := http.NewRequest(http.MethodPost, p.base, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ var attempts = map[string]func(r *registry) call{
 func blobCall(*registry) call { return call{path: "/v2/" + testName + "/blobs/" + digestOf("layer")} }
 func tagCall(*registry) call  { return call{path: "/v2/" + testName + "/manifests/1.0.0"} }
 
-// uploadCall continues an upload that holds "x" but for the last byte; whose it is is decided by who asks.
+// uploadCall continues an upload that holds "x" but for the last byte; the identity named "all" began it.
 func uploadCall(query string) func(r *registry) call {
 	return func(r *registry) call {
 		c := call{path: "/v2/" + testName + "/blobs/uploads/", method: "POST"}
@@ -74,6 +74,7 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 }
 
 func judgeAll(t *testing.T, r *registry, visibility wire.Visibility, method string, rt *route, action action, attempt func(*registry) call) {
+	t.Helper()
 	names := append([]string{"none", "read", "write", "delete", "read and write", "all", "all of another chart"}, invalidTokens...)
 	changed := true
 	for _, name := range names {
@@ -86,7 +87,7 @@ func judgeAll(t *testing.T, r *registry, visibility wire.Visibility, method stri
 			answer := r.do(c)
 			body := read(t, answer)
 			changed = answer.StatusCode < 300 && method != http.MethodGet && method != http.MethodHead
-			want := wanted(visibility, method, rt, action, name)
+			want := wanted(visibility, method, action, name)
 			// An upload that another identity began is unknown to whoever is otherwise allowed.
 			if name == "read and write" && strings.HasSuffix(rt.pattern, "{upload}") {
 				want = http.StatusNotFound
@@ -106,7 +107,7 @@ func judgeAll(t *testing.T, r *registry, visibility wire.Visibility, method stri
 }
 
 // wanted is the status that a token's request must have; 0 for success.
-func wanted(visibility wire.Visibility, method string, rt *route, action action, name string) int {
+func wanted(visibility wire.Visibility, method string, action action, name string) int {
 	for _, invalid := range invalidTokens {
 		if name == invalid {
 			return http.StatusUnauthorized
@@ -175,7 +176,7 @@ func TestRefusalNamesTheMissingScope(t *testing.T) {
 // Two credentials in one request could be judged by one part of the server and used by another.
 func TestTwoAuthorizationHeadersAreRefused(t *testing.T) {
 	r := newRegistry(t, wire.Public)
-	request, err := http.NewRequestWithContext(t.Context(), "GET", "http://x/v2/", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/v2/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func (u untouchable) Read([]byte) (int, error) {
 
 func TestLargeManifestIsRefusedBeforeItIsRead(t *testing.T) {
 	r := newRegistry(t, wire.Private)
-	request := httptest.NewRequest("PUT", "/v2/"+testName+"/manifests/1.0.0", untouchable{t})
+	request := httptest.NewRequest(http.MethodPut, "/v2/"+testName+"/manifests/1.0.0", untouchable{t})
 	request.ContentLength = repository.MaxManifestBytes + 1
 	request.Header.Set("Content-Type", ociManifest)
 	request.SetBasicAuth("x", r.tokens["all"])

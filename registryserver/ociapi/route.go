@@ -121,10 +121,8 @@ func parsePath(u *url.URL) (target, error) {
 		return target{}, errPath
 	}
 	segments := strings.Split(rest, "/")
-	last := len(segments) - 1
-	if segments[last] == "" && last >= 2 && segments[last-1] == "uploads" && segments[last-2] == "blobs" {
+	if last := len(segments) - 1; last >= 2 && segments[last] == "" && segments[last-1] == "uploads" && segments[last-2] == "blobs" {
 		segments = segments[:last]
-		last--
 	}
 	for _, s := range segments {
 		if s == "" || s == "." || s == ".." {

@@ -167,8 +167,8 @@ func parseOffset(s string) (int64, error) {
 		return 0, strconv.ErrSyntax
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
+	if errors.Is(err, strconv.ErrRange) {
 		return math.MaxInt64, nil
 	}
-	return n, nil
+	return n, err
 }
