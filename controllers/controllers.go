@@ -51,11 +51,6 @@ func Cache() cache.Options {
 }
 
 // Add adds every controller to a manager.
-//
-// The leader holds a Lease in the operator's namespace, and says so in an event there.
-//
-// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=create;get;update,namespace=chartroom-system
-// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=chartroom-system
 func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 	owned, err := newOwned(manager)
 	if err != nil {

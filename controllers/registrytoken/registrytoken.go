@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -155,6 +156,10 @@ func (r *Reconciler) revoke(ctx context.Context, s *scope) error {
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return fmt.Errorf("deleting the Secret %s: %w", s.in.Secret.Name, err)
 		}
+	}
+	if meta.IsStatusConditionTrue(s.in.Token.Status.Conditions, v1alpha1.ConditionRevoked) {
+		s.proved = true // A revocation is final: no later snapshot can hold the token.
+		return nil
 	}
 	gone, err := r.registryGone(ctx, s.in.Token)
 	s.proved = gone || s.known && s.state.Lacks(s.in.Token.UID)

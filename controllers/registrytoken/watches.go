@@ -33,7 +33,7 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 		Watches(&v1alpha1.HelmRegistry{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			return r.tokensOf(ctx, client.ObjectKeyFromObject(o))
 		}), generation).
-		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.tokensIn), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.tokensIn), builder.WithPredicates(namespaceChanged())).
 		WatchesRawSource(r.Ledger.Source(r.tokensOf)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 8,
@@ -48,6 +48,15 @@ func tokenChanged() predicate.Predicate {
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return len(e.ObjectOld.GetFinalizers()) != len(e.ObjectNew.GetFinalizers()) ||
 				e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+		},
+	})
+}
+
+// namespaceChanged lets pass what decisions depend on: labels, and that the namespace is being deleted.
+func namespaceChanged() predicate.Predicate {
+	return predicate.Or(predicate.LabelChangedPredicate{}, predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
 		},
 	})
 }
