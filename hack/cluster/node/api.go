@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -43,7 +44,7 @@ func newAPI(place layout, chosen *settings) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &api{fmt.Sprintf("https://%s:%d", chosen.Address, chosen.Ports["api"]), client}, nil
+	return &api{"https://" + net.JoinHostPort(chosen.Address, fmt.Sprint(chosen.Ports["api"])), client}, nil
 }
 
 // do sends one request and reads a JSON answer into result, where one is wanted.

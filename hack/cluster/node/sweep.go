@@ -63,19 +63,25 @@ func processesIn(containers map[string]bool) []int {
 	var found []int
 	for _, root := range podCgroups() {
 		_ = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
-			if err != nil || !entry.IsDir() || !containers[entry.Name()] {
-				return nil
-			}
-			data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			for _, field := range strings.Fields(string(data)) {
-				if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
-					if _, ok := processStart(pid); ok && !slices.Contains(found, pid) {
-						found = append(found, pid)
-					}
-				}
+			if err == nil && entry.IsDir() && containers[entry.Name()] {
+				found = append(found, members(path)...)
 			}
 			return nil
 		})
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// members lists the living processes of one control group.
+func members(group string) []int {
+	var found []int
+	data, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+	for _, field := range strings.Fields(string(data)) {
+		pid, err := strconv.Atoi(field)
+		if _, ok := processStart(pid); err == nil && ok && pid > 1 {
+			found = append(found, pid)
+		}
 	}
 	return found
 }
