@@ -74,6 +74,9 @@ func (a Applier) holds(live client.Object, intent *unstructured.Unstructured) (b
 		for _, key := range []string{"name", "namespace"} {
 			unstructured.RemoveNestedField(want, "metadata", key)
 		}
+		if metadata, _ := want["metadata"].(map[string]any); len(metadata) == 0 {
+			delete(want, "metadata")
+		}
 		return match(owned, have, want), nil
 	}
 	return false, nil
