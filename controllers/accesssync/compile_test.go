@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
@@ -231,6 +232,57 @@ func TestNextRevision(t *testing.T) {
 			}
 			if got := m.nextRevision(c.before, "new"); got != c.want {
 				t.Errorf("the next revision is %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestJudge(t *testing.T) {
+	pod := func(name string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	}
+	down := pod("down")
+	down.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "registry", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}}}
+	at := func(revision uint64) podMemory {
+		return podMemory{answered: true, state: wire.AccessState{Revision: revision, Digest: fmt.Sprint(revision)}}
+	}
+	snapshot := func(revision uint64) *ledger.Snapshot {
+		return &ledger.Snapshot{Access: wire.Access{Revision: revision, Digest: fmt.Sprint(revision)}}
+	}
+	refusing := at(6)
+	refusing.refused = true
+	for name, c := range map[string]struct {
+		pods    []*corev1.Pod
+		known   map[types.UID]podMemory
+		leftOut int
+		taken   bool
+		want    string // confirmed/total reason, revision in force
+		message string
+	}{
+		"all":               {[]*corev1.Pod{pod("a"), pod("b")}, map[types.UID]podMemory{"a": at(7), "b": at(7)}, 0, false, "2/2 , 7", ""},
+		"one behind":        {[]*corev1.Pod{pod("a"), pod("b")}, map[types.UID]podMemory{"a": at(7), "b": at(6)}, 0, false, "1/2 WaitingForReplicas, 6", "waiting for b"},
+		"one new":           {[]*corev1.Pod{pod("a"), pod("b")}, map[types.UID]podMemory{"a": at(7)}, 0, false, "1/2 WaitingForReplicas, none", "waiting for b"},
+		"one fell back":     {[]*corev1.Pod{pod("a")}, map[types.UID]podMemory{"a": at(3)}, 0, false, "0/1 WaitingForReplicas, none", ""},
+		"other content":     {[]*corev1.Pod{pod("a")}, map[types.UID]podMemory{"a": {answered: true, state: wire.AccessState{Revision: 7, Digest: "x"}}}, 0, false, "0/1 WaitingForReplicas, 6", ""},
+		"many behind":       {[]*corev1.Pod{pod("a"), pod("b"), pod("c"), pod("d")}, nil, 0, false, "0/4 WaitingForReplicas, none", "a, b, c and 1 more"},
+		"one does not run":  {[]*corev1.Pod{pod("a"), down}, map[types.UID]podMemory{"a": at(7)}, 0, false, "1/1 , 7", ""},
+		"none":              {nil, nil, 0, false, "0/0 NoReplicas, 7", ""},
+		"one refuses":       {[]*corev1.Pod{pod("a")}, map[types.UID]podMemory{"a": refusing}, 0, false, "0/1 SnapshotRefused, 6", "refused by a"},
+		"too many tokens":   {[]*corev1.Pod{pod("a")}, map[types.UID]podMemory{"a": at(7)}, 3, false, "1/1 TooManyTokens, 7", "3 of its tokens"},
+		"Secret name taken": {[]*corev1.Pod{pod("a")}, map[types.UID]podMemory{"a": at(7)}, 0, true, "1/1 NameTaken, 7", "charts-access"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &memory{newest: snapshot(7), inForce: snapshot(6), pods: c.known}
+			s := m.judge(newRegistry(), c.pods, compiled{leftOut: c.leftOut}, c.taken)
+			inForce := "none"
+			if s.InForce != nil {
+				inForce = fmt.Sprint(s.InForce.Access.Revision)
+			}
+			if got := fmt.Sprintf("%d/%d %s, %s", s.Confirmed, s.Total, s.Reason, inForce); got != c.want {
+				t.Errorf("judged %q, want %q", got, c.want)
+			}
+			if !strings.Contains(s.Message, c.message) {
+				t.Errorf("the message %q does not say %q", s.Message, c.message)
 			}
 		})
 	}

@@ -122,7 +122,7 @@ func (r *Reconciler) deliver(ctx context.Context, key types.NamespacedName, m *m
 // ask brings a snapshot to one pod and returns what is known of the pod afterwards.
 func (r *Reconciler) ask(ctx context.Context, key types.NamespacedName, pod *corev1.Pod, of podMemory, newest wire.Access, document []byte) podMemory {
 	// A pod that is ready was told before the operator started, as a rule. One that is not waits to be told.
-	if !of.answered && ready(pod) {
+	if !of.answered && of.failing.IsZero() && ready(pod) {
 		about, err := r.Pods.About(ctx, key, pod.Status.PodIP)
 		if err == nil && about.Access.Revision == newest.Revision && about.Access.Digest == newest.Digest {
 			return podMemory{restarts: of.restarts, answered: true, state: about.Access}

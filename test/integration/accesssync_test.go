@@ -48,14 +48,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	ctrl.SetLogger(logr.Discard())
-	if path := os.Getenv("OPERATOR_LOG"); path != "" {
-		file, err := os.Create(path)
-		if err != nil {
-			panic(err)
-		}
-		ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(file, nil)))
-	}
+	// go test shows it when something fails.
+	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
