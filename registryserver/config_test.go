@@ -134,3 +134,26 @@ func TestValidateNamesTheField(t *testing.T) {
 		}
 	}
 }
+
+func FuzzLoadConfig(f *testing.F) {
+	full, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range []string{string(full), "", "{", "a: &a [*a]", "listen: 1\n", "drainTimeout: -1s\n", "---\n---\n"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := registryserver.LoadConfig(path)
+		if err != nil {
+			return
+		}
+		if c = c.WithDefaults(); c.Validate() == nil && (c.Listen == "" || c.Limits.BlobBytes <= 0 || c.DrainTimeout <= 0) {
+			t.Errorf("%q is valid as %+v", data, c)
+		}
+	})
+}

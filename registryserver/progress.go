@@ -1,7 +1,6 @@
 package registryserver
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -24,8 +23,6 @@ type response struct {
 // connections all support them.
 func newResponse(w http.ResponseWriter, r *http.Request, patience time.Duration) *response {
 	answer := &response{ResponseWriter: w, control: http.NewResponseController(w), patience: patience}
-	// The deadline of the request before this one on the connection, if any, is over.
-	_ = answer.control.SetWriteDeadline(time.Time{})
 	if r.ContentLength != 0 {
 		// Set before anybody reads: what a refused request goes on to send is read by net/http.
 		_ = answer.control.SetReadDeadline(time.Now().Add(patience))
@@ -63,7 +60,8 @@ func (w *response) Write(p []byte) (int, error) {
 }
 
 // body gives the client its patience anew for each step that has arrived. Only the time spent waiting for the client
-// counts: storage that is slow between two reads is not the client's fault.
+// counts: storage that is slow between two reads is not the client's fault. At the end of a body, and of a request,
+// net/http takes the deadlines away.
 type body struct {
 	io.ReadCloser
 	control  *http.ResponseController
@@ -81,10 +79,6 @@ func (b *body) Read(p []byte) (int, error) {
 	b.step += n
 	if b.step >= progressStep {
 		b.step, b.left = 0, b.patience
-	}
-	if errors.Is(err, io.EOF) {
-		// From here on net/http listens for the end of the connection, which a deadline would look like.
-		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

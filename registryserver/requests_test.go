@@ -2,6 +2,7 @@ package registryserver
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,10 +12,54 @@ import (
 )
 
 func recordedBy(next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
+	return recordedWith(time.Minute, next)
+}
+
+func recordedWith(patience time.Duration, next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
 	log := new(bytes.Buffer)
 	return httptest.NewServer(&recorded{
-		next: next, log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), metrics: newMetrics("v0"), patience: time.Minute,
+		next: next, log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), metrics: newMetrics("v0"), patience: patience,
 	}), log
+}
+
+// The client's patience must not run out while the server itself takes its time: between two reads, after the last one,
+// or between two requests on one connection.
+func TestSlowServerIsNotTheClientsFault(t *testing.T) {
+	const patience = 50 * time.Millisecond
+	server, _ := recordedWith(patience, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadFull(r.Body, make([]byte, 5)); err != nil {
+			t.Errorf("the first read: %v", err)
+		}
+		time.Sleep(3 * patience)
+		if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != "world" {
+			t.Errorf("the second read: %q, %v", rest, err)
+		}
+		select {
+		case <-r.Context().Done():
+			t.Error("the request was given up")
+		case <-time.After(3 * patience):
+		}
+		w.WriteHeader(http.StatusCreated)
+	})
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute}}
+	defer client.CloseIdleConnections()
+	for range 2 {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("helloworld"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Expect", "100-continue")
+		answer, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusCreated {
+			t.Errorf("status %d", answer.StatusCode)
+		}
+		time.Sleep(3 * patience)
+	}
 }
 
 func TestPanicIsAnswered(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,6 +53,8 @@ type running struct {
 	token           string
 	stop            context.CancelFunc
 	done            chan error
+	// brokenOff is set where requests are expected to be broken off at the end.
+	brokenOff bool
 }
 
 // start serves a configuration whose paths are in a folder of the test; change may change it.
@@ -79,7 +83,7 @@ func start(t *testing.T, change func(*registryserver.Config)) *running {
 	go func() { r.done <- server.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-r.done; err != nil {
+		if err := <-r.done; (err != nil) != r.brokenOff {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -312,6 +316,16 @@ func TestSlowSenders(t *testing.T) {
 	if _, err := io.ReadAll(refused); err != nil {
 		t.Errorf("a client that stalls after a refusal is not let go: %v", err)
 	}
+	trickling := r.dial()
+	r.send(trickling, "POST", "/v2/acme/charts/web/blobs/uploads/?digest="+digest.FromString("x").String(), 1<<20)
+	go func() {
+		for _, err := trickling.Write([]byte("x")); err == nil; _, err = trickling.Write([]byte("x")) {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	if answer, err := http.ReadResponse(bufio.NewReader(trickling), nil); err != nil || answer.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("a client that sends a byte now and then is answered %v, %v", answer, err)
+	}
 	const step, steps = 32 << 10, 5
 	content := strings.Repeat("x", step*steps)
 	steady := r.dial()
@@ -337,6 +351,22 @@ func TestReaderThatStallsIsLetGo(t *testing.T) {
 	connection := r.dial()
 	r.send(connection, "GET", strings.TrimPrefix(address, r.public), 0)
 	eventually(t, "the answer was broken off", func() bool { return strings.Contains(r.log.String(), "brokenOff=true") })
+}
+
+// A client that never ends must not keep the server from ending.
+func TestDrainEnds(t *testing.T) {
+	r := start(t, func(c *registryserver.Config) { c.DrainTimeout = registryserver.Duration(50 * time.Millisecond) })
+	r.untilReady()
+	r.brokenOff = true
+	connection := r.dial()
+	r.send(connection, "POST", "/v2/acme/charts/web/blobs/uploads/?digest="+digest.FromString("x").String(), 100)
+	eventually(t, "the push is running", func() bool {
+		return strings.Contains(text(t, r.request("GET", r.metrics+"/metrics", nil, nil)), "chartroom_http_requests_running 1\n")
+	})
+	r.stop()
+	if _, err := io.ReadAll(connection); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection was not closed: %v", err)
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

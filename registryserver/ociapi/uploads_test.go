@@ -214,3 +214,15 @@ func FuzzUploadState(f *testing.F) {
 		}
 	})
 }
+
+func FuzzChunkStart(f *testing.F) {
+	for _, seed := range []string{"", "0-0", "5-3", "-1", "0-99999999999999999999", "1-2-3", " 1-2"} {
+		f.Add(seed, int64(1))
+	}
+	f.Fuzz(func(t *testing.T, header string, length int64) {
+		start, err := chunkStart(header, length)
+		if err == nil && (header == "") != (start == -1) || start < -1 {
+			t.Errorf("%q of %d bytes begins at %d, %v", header, length, start, err)
+		}
+	})
+}
