@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
@@ -30,6 +31,7 @@ func TestBlobIsServedWhole(t *testing.T) {
 		want := map[string]string{
 			"Content-Length": "12", "Content-Type": "application/octet-stream", "Accept-Ranges": "bytes",
 			"Docker-Content-Digest": digestOf("hello, world"), "X-Content-Type-Options": "nosniff",
+			"Content-Security-Policy": "default-src 'none'; sandbox",
 		}
 		for k, v := range want {
 			if got := answer.Header.Get(k); got != v {
@@ -310,10 +312,40 @@ func TestStorageProblemsAreExplained(t *testing.T) {
 	r.wantProblem(http.StatusServiceUnavailable, "UNAVAILABLE", call{method: "GET", path: "/v2/" + testName + "/manifests/1.0.0"})
 }
 
+// breaking is a bucket whose objects end in an error.
+type breaking struct{ bucket.Bucket }
+
+func (b breaking) Get(ctx context.Context, key string, r *bucket.Range) (io.ReadCloser, bucket.Info, error) {
+	content, info, err := b.Bucket.Get(ctx, key, r)
+	if err != nil || !strings.Contains(key, "blobs") {
+		return content, info, err
+	}
+	part := io.MultiReader(io.LimitReader(content, 2), iotest.ErrReader(bucket.ErrUnavailable))
+	return struct {
+		io.Reader
+		io.Closer
+	}{part, content}, info, nil
+}
+
+// What cannot be sent whole must not look whole.
+func TestStorageThatFailsMidwayBreaksOff(t *testing.T) {
+	r := newRegistry(t, wire.Private, func(b bucket.Bucket) bucket.Bucket { return breaking{b} })
+	r.pushBlob("content")
+	defer func() {
+		if err, _ := recover().(error); !errors.Is(err, http.ErrAbortHandler) {
+			t.Errorf("the answer ended with %v", err)
+		}
+		if !strings.Contains(r.log.String(), "in the middle of an answer") {
+			t.Errorf("the log has: %s", r.log)
+		}
+	}()
+	r.do(call{method: "GET", path: "/v2/" + testName + "/blobs/" + digestOf("content")})
+}
+
 func FuzzParsePath(f *testing.F) {
 	for _, seed := range []string{
 		"/v2/", "/v2", "/v2/a/b/c/tags/list", "/v2/a/b/c/manifests/1.0", "/v2/a/b/c/blobs/sha256:00", "/v2/a/b/c/blobs/uploads/",
-		"/v2/a/b/c/blobs/uploads/x.1.y", "/v2/a/b/../c/tags/list", "/v2/a%2fb/tags/list", "/v2//", "/v2/tags/list", "/v2/blobs/uploads/",
+		"/v2/a/b/c/blobs/uploads/x.1.y", "/v2/a/b/../c/tags/list", "/v2/a/b/./c/tags/list", "/v2/a%2fb/tags/list", "/v2//", "/v2/tags/list", "/v2/blobs/uploads/",
 	} {
 		f.Add(seed)
 	}
