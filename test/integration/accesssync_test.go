@@ -72,14 +72,15 @@ func run(m *testing.M) (int, error) {
 
 // operator is the running operator.
 type operator struct {
-	cancel context.CancelFunc
-	done   chan error
+	cancel  context.CancelFunc
+	done    chan error
+	metrics *prometheus.Registry
 }
 
 func (o *operator) start() error {
 	var ctx context.Context
 	ctx, o.cancel = context.WithCancel(context.Background())
-	o.done = make(chan error, 1)
+	o.done, o.metrics = make(chan error, 1), prometheus.NewRegistry()
 	skip := true
 	manager, err := ctrl.NewManager(env.Operator, ctrl.Options{
 		Scheme:     env.Scheme,
@@ -93,7 +94,7 @@ func (o *operator) start() error {
 	if err := controllers.Add(ctx, manager, controllers.Options{
 		Namespace:     environment.OperatorNamespace,
 		RegistryImage: "localhost/chartroom:test",
-		Metrics:       prometheus.NewRegistry(),
+		Metrics:       o.metrics,
 		DialPod:       dial,
 	}); err != nil {
 		return err
@@ -356,6 +357,19 @@ func TestPodsAreToldAndCounted(t *testing.T) {
 	c.eventually("two pods of two have confirmed that", confirmed(2))
 	second.finish()
 	c.eventually("one pod is left", confirmed(1))
+	families, err := op.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var measured uint64
+	for _, family := range families {
+		if family.GetName() == "chartroom_access_confirmation_seconds" {
+			measured = family.GetMetric()[0].GetHistogram().GetSampleCount()
+		}
+	}
+	if measured == 0 {
+		t.Error("the time until the change was confirmed was not measured")
+	}
 
 	// A container that was started again is told again, whatever it said before.
 	pushed, object := first.pushed.Load()+first.asked.Load(), first.object()

@@ -156,6 +156,21 @@ func (e *Environment) Stop() error {
 	return errors.Join(err, os.RemoveAll(e.folder))
 }
 
+// Kubectl runs kubectl as the administrator, in the top of the work tree, and returns what it printed.
+func (e *Environment) Kubectl(ctx context.Context, arguments ...string) (string, error) {
+	kubeconfig := filepath.Join(e.folder, "kubeconfig")
+	if err := os.WriteFile(kubeconfig, e.server.KubeConfig, 0o600); err != nil {
+		return "", err
+	}
+	command := exec.CommandContext(ctx, filepath.Join(e.server.BinaryAssetsDirectory, "kubectl"), append([]string{"--kubeconfig", kubeconfig}, arguments...)...)
+	command.Dir = root()
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, out)
+	}
+	return string(out), nil
+}
+
 // Call is one mutating call that the API server answered.
 type Call struct {
 	Verb, Resource, Subresource, Namespace, Name string
