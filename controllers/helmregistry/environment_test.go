@@ -2,6 +2,7 @@ package helmregistry_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -15,7 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
@@ -53,17 +56,25 @@ func run(m *testing.M) (code int, err error) {
 	stopped := make(chan error, 1)
 	defer func() {
 		cancel()
-		if e := <-stopped; err == nil {
-			err = e
-		}
-		if e := env.Stop(); err == nil {
-			err = e
-		}
+		err = errors.Join(err, <-stopped, env.Stop())
 	}()
-	mgr, err := ctrl.NewManager(env.Operator, ctrl.Options{Scheme: env.Scheme, Metrics: server.Options{BindAddress: "0"}})
+	mgr, err := operator(accesses)
 	if err != nil {
 		stopped <- nil
 		return 1, err
+	}
+	go func() { stopped <- mgr.Start(ctx) }()
+	return m.Run(), nil
+}
+
+// operator is a manager with the controller in it, which has the operator's own rights.
+func operator(accesses ledger.Reader) (ctrl.Manager, error) {
+	mgr, err := ctrl.NewManager(env.Operator, ctrl.Options{
+		Scheme: env.Scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: ptr(true)},
+		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+	})
+	if err != nil {
+		return nil, err
 	}
 	reconciler := &helmregistry.Reconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("chartroom-operator"),
@@ -73,12 +84,7 @@ func run(m *testing.M) (code int, err error) {
 		OperatorNamespace:   environment.OperatorNamespace,
 		AllowedHostSuffixes: []string{"example.com"},
 	}
-	if err := reconciler.SetupWithManager(mgr); err != nil {
-		stopped <- nil
-		return 1, err
-	}
-	go func() { stopped <- mgr.Start(ctx) }()
-	return m.Run(), nil
+	return mgr, reconciler.SetupWithManager(mgr)
 }
 
 // namespace makes a namespace for one test.

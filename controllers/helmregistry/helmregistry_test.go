@@ -1,6 +1,7 @@
 package helmregistry_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"reflect"
@@ -215,6 +216,22 @@ func TestNothingChangedMeansNoMutatingCall(t *testing.T) {
 			}
 		}
 		settle(t)
+	}
+	// Neither does an operator that has just started, which sees everything for the first time.
+	second, err := operator(accesses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- second.Start(ctx) }()
+	if !second.GetCache().WaitForCacheSync(ctx) {
+		t.Fatal("the second operator did not start")
+	}
+	settle(t)
+	cancel()
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
 	}
 	after, err := env.OperatorCalls()
 	if err != nil {

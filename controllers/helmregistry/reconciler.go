@@ -175,17 +175,19 @@ func (s *scope) due(at time.Time) {
 	}
 }
 
+// requeueAfter is when to look again although nothing happened. What is waited for ends with an event, and so does most
+// of what stalls a registry; not so a foreign object that goes, or a storage class that is changed.
 func (s *scope) requeueAfter() time.Duration {
-	// Waiting ends with an event of the object that is waited for; this is for the case that it is missed.
-	const patience = 10 * time.Second
-	var after time.Duration
-	if !s.nextChange.IsZero() {
-		after = max(s.nextChange.Sub(s.now), time.Second)
+	switch {
+	case s.waiting != nil:
+		s.due(s.now.Add(10 * time.Second))
+	case s.stalled != nil:
+		s.due(s.now.Add(time.Minute))
 	}
-	if s.waiting != nil && (after == 0 || after > patience) {
-		after = patience
+	if s.nextChange.IsZero() {
+		return 0
 	}
-	return after
+	return max(s.nextChange.Sub(s.now), time.Second)
 }
 
 // applier writes as this controller.

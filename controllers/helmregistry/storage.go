@@ -66,8 +66,12 @@ func (r *Reconciler) reconcileClaim(ctx context.Context, s *scope) error {
 		want = desired.Claim(s.params)
 	}
 	err = r.reconcileChild(ctx, s, want, claim)
-	if apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
-		// The API server's words name the quota, or the field that cannot be changed.
+	switch {
+	case apierrors.IsInvalid(err):
+		// The claim is of an earlier registry that asked for something else.
+		return stalled("ClaimRefused", "the claim cannot be brought to what is asked for: %s", rootMessage(err))
+	case apierrors.IsForbidden(err):
+		// The API server's words name the quota.
 		return waiting("ClaimRefused", "the claim was refused: %s", rootMessage(err))
 	}
 	if err == nil && claim.UID != "" {
