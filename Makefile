@@ -35,7 +35,7 @@ lint: ## Run golangci-lint (built from source the first time, which takes minute
 fuzz: ## Run each fuzz target for FUZZTIME (10s).
 	hack/fuzz "$(or $(FUZZTIME),10s)"
 bench: ## Print start-up time, memory and speed of the server.
-	hack/bench
+	go run ./test/bench
 
 ##@ Test
 
