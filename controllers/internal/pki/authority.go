@@ -21,7 +21,7 @@ import (
 
 // Durations say how long certificates live. The zero value of a field means its default.
 type Durations struct {
-	// Authority is how long an authority's certificate is valid; 5 years by default.
+	// Authority is how long an authority's certificate is valid; 10 years by default.
 	Authority time.Duration
 	// Overlap is how long the next authority is published before it signs; 30 days by default.
 	Overlap time.Duration
@@ -33,7 +33,7 @@ type Durations struct {
 func (d Durations) withDefaults() Durations {
 	const day = 24 * time.Hour
 	if d.Authority == 0 {
-		d.Authority = 5 * 365 * day
+		d.Authority = 10 * 365 * day
 	}
 	if d.Overlap == 0 {
 		d.Overlap = 30 * day
