@@ -62,7 +62,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
 	config.UserAgent = "chartroom-operator/" + version
-	config.QPS, config.Burst = 50, 100
+	// The controllers' workers bound the requests under way, and the API server shares itself out. A limit here would let a
+	// revocation wait behind the status of a thousand tokens.
+	config.QPS = -1
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err

@@ -132,6 +132,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	c := compile(registry, inputs)
 	taken, err := r.settle(ctx, registry, m, c, now)
 	if err != nil {
+		r.tellFailure(key, err)
 		return reconcile.Result{}, err
 	}
 	r.deliver(ctx, key, m, pods)
@@ -160,6 +161,14 @@ func (r *Reconciler) recall(key types.NamespacedName) *memory {
 		r.memories[key] = m
 	}
 	return m
+}
+
+// tellFailure records that a snapshot could not be made durable. What was confirmed before stays confirmed.
+func (r *Reconciler) tellFailure(key types.NamespacedName, err error) {
+	state, _ := r.Ledger.State(key)
+	state.Reason = ledger.ReasonWriteFailed
+	state.Message = fmt.Sprintf("the access snapshot could not be written (%s); the operator's log says more", apierrors.ReasonForError(err))
+	r.Ledger.Set(key, state)
 }
 
 func (r *Reconciler) forget(key types.NamespacedName) {

@@ -48,8 +48,8 @@ type scope struct {
 	// state is the ledger's; known is false when the pods have not been asked yet.
 	state ledger.State
 	known bool
-	// proved says that no pod admits the revoked token.
-	proved bool
+	// proved says that no pod admits the revoked token; gone that there is no registry left to ask.
+	proved, gone bool
 	// failure is what kept the Secret from being written; nil when nothing did.
 	failure error
 }
@@ -88,7 +88,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		token = s.in.Token
 	}
 	before := token.DeepCopy()
-	if s.failure = r.act(ctx, s); s.failure == nil && s.proved && !token.DeletionTimestamp.IsZero() {
+	if s.failure = r.act(ctx, s); s.failure == nil && s.ended() && !token.DeletionTimestamp.IsZero() {
 		return r.setFinalizer(ctx, token, controllerutil.RemoveFinalizer)
 	}
 	setConditions(s)
@@ -161,10 +161,16 @@ func (r *Reconciler) revoke(ctx context.Context, s *scope) error {
 		s.proved = true // A revocation is final: no later snapshot can hold the token.
 		return nil
 	}
-	gone, err := r.registryGone(ctx, s.in.Token)
-	s.proved = gone || s.known && s.state.Lacks(s.in.Token.UID)
+	var err error
+	s.proved = s.known && s.state.Lacks(s.in.Token.UID)
+	if !s.proved {
+		s.gone, err = r.registryGone(ctx, s.in.Token)
+	}
 	return err
 }
+
+// ended reports whether nothing is left to wait for in a revocation.
+func (s *scope) ended() bool { return s.proved || s.gone }
 
 // registryGone reports whether there is no registry left that could admit the token, or none that could be waited for:
 // in a namespace that is being deleted, pods and registries go in no order.

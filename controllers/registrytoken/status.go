@@ -20,6 +20,7 @@ const (
 	reasonWriteFailed        = "WriteFailed"
 	reasonConfirmed          = "Confirmed"
 	reasonReplicaUnreachable = "ReplicaUnreachable"
+	reasonRegistryGone       = "RegistryGone"
 )
 
 // unreachableAfter is how long a revocation may wait for a pod before it is called unreachable.
@@ -100,6 +101,9 @@ func (s *scope) revocation() (reason, message string, done bool) {
 	if s.proved {
 		return reasonConfirmed, "no pod of the registry admits the token since " + s.in.Now.UTC().Format(time.RFC3339), true
 	}
+	if s.gone {
+		return reasonRegistryGone, "the registry or its namespace is gone or being deleted, and its pods with it", true
+	}
 	message = "the access snapshot without the token is under way"
 	if s.known && s.state.Reason != "" {
 		message = s.state.Message
@@ -132,7 +136,7 @@ func truth(b bool) metav1.ConditionStatus {
 // pause returns when time alone will change something; zero is never.
 func (s *scope) pause() time.Duration {
 	switch d := s.decision; {
-	case d.Action == tokens.Revoke && !s.proved:
+	case d.Action == tokens.Revoke && !s.ended():
 		return max(unreachableAfter-s.waited(), time.Minute)
 	case d.Action == tokens.Stall && d.Reason == tokens.ReasonNameTaken:
 		return time.Minute // What is not ours is not watched.
@@ -153,7 +157,7 @@ func (r *Reconciler) tell(before, after *v1alpha1.RegistryToken) {
 		switch is.Reason {
 		case reasonPending, ledger.ReasonWaitingForReplicas, ledger.ReasonNoReplicas, tokens.ReasonRevoked:
 			continue
-		case tokens.ReasonPublished, reasonConfirmed:
+		case tokens.ReasonPublished, reasonConfirmed, reasonRegistryGone:
 			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Reconcile", "%s", is.Message)
 		default:
 			r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", is.Message)

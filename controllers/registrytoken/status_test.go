@@ -87,6 +87,9 @@ func TestConditions(t *testing.T) {
 			scope{decision: revoke, known: true, state: ledger.State{Total: 1, Reason: "WaitingForReplicas", Message: "waiting for charts-1"}},
 			[]metav1.Condition{condition("Revoked", metav1.ConditionFalse, "WaitingForReplicas", now.Add(-10*time.Minute), 2)},
 			map[string]string{"Ready": "False Revoked", "Revoked": "False ReplicaUnreachable", "Reconciling": "True Revoked"}, "charts-1"},
+		"revoked, no registry": {
+			scope{decision: revoke, gone: true}, nil,
+			map[string]string{"Ready": "False Revoked", "Revoked": "True RegistryGone", "Stalled": "True Revoked"}, ""},
 		"revoked": {
 			scope{decision: revoke, proved: true}, nil,
 			map[string]string{"Ready": "False Revoked", "Revoked": "True Confirmed", "Stalled": "True Revoked"}, ""},

@@ -3,9 +3,11 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -238,7 +240,9 @@ type pod struct {
 	enforcer *access.Enforcer
 	asked    atomic.Int32
 	pushed   atomic.Int32
-	stop     func() error
+	// early says that a snapshot arrived before it was in the Secret.
+	early atomic.Bool
+	stop  func() error
 }
 
 // startPod starts a ready pod of the registry, with an empty memory.
@@ -289,17 +293,32 @@ func (p *pod) serve() {
 	handler := admin.Handler(admin.Options{Program: "test", Registry: c.namespace + "/charts", Enforcer: p.enforcer, Log: log})
 	server := &http.Server{TLSConfig: tlsConfig, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPut {
-				p.pushed.Add(1)
-			} else {
-				p.asked.Add(1)
-			}
+			document, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(document))
 			handler.ServeHTTP(w, r)
+			if r.Method != http.MethodPut {
+				p.asked.Add(1)
+				return
+			}
+			p.pushed.Add(1)
+			written := c.accessSecret()
+			if env.Client.Get(context.WithoutCancel(r.Context()), client.ObjectKeyFromObject(written), written) != nil {
+				return // Deleted by the test.
+			}
+			pushed, _ := wire.DecodeAccess(document)
+			if a, err := wire.DecodeAccess(written.Data["access.json"]); err == nil && a.Revision < pushed.Revision {
+				p.early.Store(true)
+			}
 		})}
 	go server.ServeTLS(listener, "", "")
 	addresses.Store(net.JoinHostPort(p.ip, "5443"), listener.Addr().String())
 	p.stop = server.Close
-	c.t.Cleanup(func() { server.Close() })
+	c.t.Cleanup(func() {
+		server.Close()
+		if p.early.Load() {
+			c.t.Error("a pod was sent a snapshot that was not in the Secret yet")
+		}
+	})
 }
 
 func (p *pod) object() *corev1.Pod {

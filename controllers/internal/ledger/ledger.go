@@ -28,6 +28,8 @@ const (
 	ReasonSnapshotRefused = "SnapshotRefused"
 	// ReasonNameTaken: the Secret of the snapshot has a name under which a foreign Secret is.
 	ReasonNameTaken = "NameTaken"
+	// ReasonWriteFailed: the snapshot could not be written to its Secret, and no pod has been told of it.
+	ReasonWriteFailed = "WriteFailed"
 	// ReasonTooManyTokens: there are more tokens than a registry can have; the youngest are left out.
 	ReasonTooManyTokens = "TooManyTokens"
 )
