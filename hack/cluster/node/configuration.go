@@ -22,9 +22,9 @@ var kubeconfigs = []string{"kubelet", "kube-controller-manager", "kube-scheduler
 // parameters are what the templates in config/ use.
 type parameters struct {
 	settings
-	State, Run, Socket, Bridge, Node, Plugins, PauseImage, Snapshotter string
-	Upstream                                                           bool // the machine itself has a name server
-	User, Authority, Certificate, Key                                  string
+	State, Run, Kubelet, Socket, Bridge, Node, Plugins, PauseImage, Snapshotter string
+	Upstream                                                                    bool // the machine itself has a name server
+	User, Authority, Certificate, Key                                           string
 }
 
 // writeConfiguration writes every component's configuration anew; only keys and addresses are kept from one start to
@@ -32,7 +32,7 @@ type parameters struct {
 func writeConfiguration(place layout, chosen *settings) error {
 	resolver, _ := os.ReadFile("/etc/resolv.conf")
 	values := parameters{
-		settings: *chosen, State: place.state, Run: place.run, Socket: place.socket(), Bridge: bridgeName, Node: nodeName,
+		settings: *chosen, State: place.state, Run: place.run, Kubelet: place.kubelet(), Socket: place.socket(), Bridge: bridgeName, Node: nodeName,
 		Plugins: pluginFolder(), PauseImage: pauseImage, Snapshotter: snapshotter(place.state),
 		Upstream: len(nameServers(string(resolver))) > 0,
 	}

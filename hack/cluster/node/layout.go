@@ -12,8 +12,8 @@ import (
 )
 
 // layout says where everything is. What must outlive a kill of the whole node is in the work tree; what describes
-// running processes is below /run, where it survives the work tree's deletion and ends with the machine, and where the
-// paths of sockets are short enough.
+// running processes is below /run, where it survives the work tree's deletion and ends with the machine. Both that and
+// the kubelet's folder hold sockets, whose paths the kernel bounds: the work tree's may be of any length.
 type layout struct {
 	root  string // the work tree
 	state string // configuration, keys, logs, etcd's data, images, volumes
@@ -29,7 +29,7 @@ func (l layout) ownerFile() string  { return filepath.Join(l.run, "owner") }
 func (l layout) kubeconfig() string { return l.in("kubeconfig") }
 func (l layout) socket() string     { return filepath.Join(l.run, "containerd.sock") }
 func (l layout) containerd() string { return filepath.Join(l.run, "containerd") }
-func (l layout) kubelet() string    { return l.in("kubelet") }
+func (l layout) kubelet() string    { return "/var/lib/chartroom-node" }
 func (l layout) volumes() string    { return l.in("volumes") }
 func (l layout) log(component string) string {
 	return l.in("logs", component+".log")

@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// longestState keeps the kubelet's sockets below the 107 bytes that the kernel allows.
-const longestState = 64
-
 // pluginFolders are where distributions put the network plugins.
 var pluginFolders = []string{"/usr/lib/cni", "/opt/cni/bin"}
 
@@ -24,10 +21,7 @@ func checkRoot() error {
 }
 
 // checkMachine says at once what cannot work here.
-func checkMachine(place layout) error {
-	if len(place.state) > longestState {
-		return impossibleError(fmt.Sprintf("the path %s is too long for the sockets of a node: %d bytes, at most %d", place.state, len(place.state), longestState))
-	}
+func checkMachine() error {
 	mounts, err := os.ReadFile("/proc/mounts")
 	if err != nil {
 		return impossibleError("a Kubernetes node needs Linux with /proc mounted: " + err.Error())

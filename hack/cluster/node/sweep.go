@@ -34,7 +34,7 @@ func sweep(ctx context.Context, place layout) error {
 	if err := errors.Join(failures...); err != nil {
 		return err
 	}
-	return removeTree(place.run)
+	return errors.Join(removeTree(place.kubelet()), removeTree(place.run))
 }
 
 // endContainers kills shims and what runs in containers. Both are found by containerd's own folders: a shim works in

@@ -20,7 +20,7 @@ func up(ctx context.Context, place layout) error {
 		progress("the node is up: KUBECONFIG=%s", place.kubeconfig())
 		return nil
 	}
-	if err := checkMachine(place); err != nil {
+	if err := checkMachine(); err != nil {
 		return err
 	}
 	if err := installPackages(ctx); err != nil {
