@@ -117,9 +117,9 @@ type HelmRegistrySpec struct {
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
 
 	// PodTemplate is a partial pod template (metadata and spec) that is merged strategically over the operator's own, for
-	// what has no field here: resources, node selectors, tolerations, priority, sidecars. The container of the registry is named
-	// "registry". The result must satisfy the restricted pod security standard; it may not name a service account, an image for the
-	// registry's container, or volumes other than emptyDir, configMap and csi. Otherwise the registry is Stalled with
+	// what has no field here: resources, node selectors, tolerations, priority. The container of the registry is named
+	// "registry". The result must satisfy the restricted pod security standard; it may not name a service account, volumes
+	// other than emptyDir, configMap and csi, or, unless the operator allows it, images. Otherwise the registry is Stalled with
 	// the reason PodTemplateRefused and its running pods stay as they are.
 	//
 	// +optional

@@ -345,8 +345,9 @@ func TestForeignObjectsAreNotTouched(t *testing.T) {
 func TestAddressBelongsToTheOlder(t *testing.T) {
 	older := registry(t, v1alpha1.HelmRegistrySpec{Exposure: v1alpha1.Exposure{Host: "taken.example.com"}})
 	bringUp(t, older)
-	// The API server keeps times of creation in whole seconds.
-	time.Sleep(1100 * time.Millisecond)
+	eventually(t, "it is another second, in which times of creation are kept", func() bool {
+		return time.Since(older.CreationTimestamp.Time) > 1100*time.Millisecond
+	})
 	younger := registry(t, v1alpha1.HelmRegistrySpec{Exposure: v1alpha1.Exposure{Host: "taken.example.com"}})
 	c := condition(t, younger, v1alpha1.ConditionStalled, metav1.ConditionTrue, "AddressTaken")
 	if strings.Contains(c.Message, older.Namespace) {

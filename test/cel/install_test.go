@@ -36,8 +36,8 @@ func TestInstallWithKubectl(t *testing.T) {
 			t.Errorf("kubectl %s has the columns %s, want %s", arguments, got, columns)
 		}
 	}
-	out, err := env.Kubectl(t.Context(), "get", "chartroom", "-o", "name")
-	if err != nil || strings.Count(out, "\n") < 3 || !strings.Contains(out, "helmregistry.chartroom.dev/charts") || !strings.Contains(out, "registrytoken.chartroom.dev/charts-pull") {
+	out, err := env.Kubectl(t.Context(), "get", "chartroom", "-A", "-o", "name")
+	if err != nil || !strings.Contains(out, "helmregistry.chartroom.dev/charts") || !strings.Contains(out, "registrytoken.chartroom.dev/") {
 		t.Errorf("kubectl get chartroom: %s %v", out, err)
 	}
 }
