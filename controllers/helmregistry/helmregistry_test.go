@@ -408,79 +408,6 @@ func TestPodTemplate(t *testing.T) {
 	})
 }
 
-func TestRetainKeepsTheClaimAndTheNextRegistryAdoptsIt(t *testing.T) {
-	r := registry(t, v1alpha1.HelmRegistrySpec{})
-	bringUp(t, r)
-	claim := get(t, &corev1.PersistentVolumeClaim{}, r.Namespace, "charts")
-	if len(claim.OwnerReferences) != 0 {
-		t.Fatalf("the claim has owners %v: it would go with the registry", claim.OwnerReferences)
-	}
-	deleteRegistry(t, r)
-	if now := get(t, &corev1.PersistentVolumeClaim{}, r.Namespace, "charts"); now.DeletionTimestamp != nil {
-		t.Fatal("the claim is being deleted")
-	}
-	collect(t, r)
-	again := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "charts"}}
-	create(t, again)
-	confirm(again)
-	becomeReady(t, again)
-	if now := get(t, &corev1.PersistentVolumeClaim{}, r.Namespace, "charts"); now.UID != claim.UID {
-		t.Error("the claim is another one")
-	}
-}
-
-func TestRestoreWithoutOwnersAdoptsWhatIsThere(t *testing.T) {
-	r := registry(t, v1alpha1.HelmRegistrySpec{})
-	bringUp(t, r)
-	keys := get(t, &corev1.Secret{}, r.Namespace, "charts-keys")
-	certificate := get(t, &corev1.Secret{}, r.Namespace, "charts-tls")
-	deleteRegistry(t, r)
-	// The operator must have seen the end of the registry, or it would see drift in what follows.
-	settle(t)
-	for _, o := range children(t, r) {
-		o.SetOwnerReferences(nil)
-		if err := env.Client.Update(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
-	again := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "charts"}}
-	create(t, again)
-	becomeReady(t, again)
-	for _, o := range children(t, r) {
-		if !metav1.IsControlledBy(o, again) {
-			t.Errorf("%T %s was not adopted", o, o.GetName())
-		}
-	}
-	for _, before := range []*corev1.Secret{keys, certificate} {
-		if now := get(t, &corev1.Secret{}, r.Namespace, before.Name); !reflect.DeepEqual(now.Data, before.Data) {
-			t.Errorf("Secret %s was made anew", before.Name)
-		}
-	}
-}
-
-func TestDeleteDeletesTheClaim(t *testing.T) {
-	r := registry(t, v1alpha1.HelmRegistrySpec{DeletionPolicy: v1alpha1.DeletionDelete})
-	bringUp(t, r)
-	deleteRegistry(t, r)
-	claim := &corev1.PersistentVolumeClaim{}
-	if err := env.Client.Get(t.Context(), types.NamespacedName{Namespace: r.Namespace, Name: "charts"}, claim); err == nil && claim.DeletionTimestamp == nil {
-		t.Error("the claim is still there")
-	} else if client.IgnoreNotFound(err) != nil {
-		t.Fatal(err)
-	}
-
-	// A registry of the same name waits until the old claim is gone: its pod would keep it from going.
-	collect(t, r)
-	again := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "charts"}}
-	create(t, again)
-	condition(t, again, v1alpha1.ConditionReady, metav1.ConditionFalse, "Deleting")
-	claim.Finalizers = nil
-	if err := env.Client.Update(t.Context(), claim); err != nil {
-		t.Fatal(err)
-	}
-	bringUp(t, again)
-}
-
 func TestClaimGrows(t *testing.T) {
 	size := func(s string) v1alpha1.Storage {
 		q := resource.MustParse(s)
@@ -595,37 +522,6 @@ func TestNoCallWasForbidden(t *testing.T) {
 	for _, c := range calls {
 		if c.Code == 403 {
 			t.Errorf("the API server refused the operator: %+v", c)
-		}
-	}
-}
-
-func deleteRegistry(t *testing.T, r *v1alpha1.HelmRegistry) {
-	t.Helper()
-	if err := env.Client.Delete(t.Context(), r); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the registry is gone", func() bool {
-		return apierrors.IsNotFound(env.Client.Get(t.Context(), client.ObjectKeyFromObject(r), &v1alpha1.HelmRegistry{}))
-	})
-}
-
-// children are what goes with the registry.
-func children(t *testing.T, r *v1alpha1.HelmRegistry) []client.Object {
-	t.Helper()
-	return []client.Object{
-		get(t, &appsv1.Deployment{}, r.Namespace, "charts"), get(t, &corev1.Service{}, r.Namespace, "charts"),
-		get(t, &networkingv1.NetworkPolicy{}, r.Namespace, "charts"), get(t, &corev1.Secret{}, r.Namespace, "charts-keys"),
-		get(t, &corev1.Secret{}, r.Namespace, "charts-tls"), get(t, &corev1.Secret{}, r.Namespace, "charts-admin"),
-		get(t, &corev1.ConfigMap{}, r.Namespace, "charts-ca"),
-	}
-}
-
-// collect plays the garbage collector.
-func collect(t *testing.T, r *v1alpha1.HelmRegistry) {
-	t.Helper()
-	for _, o := range children(t, r) {
-		if err := env.Client.Delete(t.Context(), o); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
