@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
@@ -142,7 +142,7 @@ func (r *Reconciler) ask(ctx context.Context, key types.NamespacedName, pod *cor
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20*time.Millisecond + rand.N(60*time.Millisecond)):
+		case <-time.After(wait.Jitter(20*time.Millisecond, 3)):
 		}
 	}
 }
@@ -208,20 +208,20 @@ func naming(names []string) string {
 
 // pause returns when to come back: soon while pods have not confirmed, else when the first token expires; zero is never.
 func (m *memory) pause(s ledger.State, next, now time.Time) time.Duration {
-	var wait time.Duration
+	var pause time.Duration
 	switch {
 	case s.Confirmed < s.Total && m.outranked(m.newest.Access):
 		return 10 * time.Millisecond // A pod is ahead; the next revision will be above it.
 	case s.Confirmed < s.Total && m.rounds > 20:
-		wait = 30 * time.Second
+		pause = 30 * time.Second
 	case s.Confirmed < s.Total:
-		wait = 100 * time.Millisecond << min(m.rounds, 5)
+		pause = 100 * time.Millisecond << min(m.rounds, 3)
 	case s.Reason == ledger.ReasonNameTaken:
-		wait = time.Minute // What is not ours is not watched.
+		pause = time.Minute // What is not ours is not watched.
 	case next.IsZero():
 		return 0
 	default:
 		return max(next.Sub(now), 0) + time.Second
 	}
-	return wait/2 + rand.N(wait)
+	return wait.Jitter(pause/2, 2)
 }

@@ -46,7 +46,9 @@ var (
 	op  = &operator{}
 	// addresses are the listeners of the pods, by the address that the operator dials.
 	addresses sync.Map
-	ips       atomic.Int32
+	// tried is since when, by address, the operator has dialled a pod that is cut off, and when it did last.
+	tried sync.Map
+	ips   atomic.Int32
 )
 
 func TestMain(m *testing.M) {
@@ -115,6 +117,9 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if to, ok := addresses.Load(address); ok {
 		return new(net.Dialer).DialContext(ctx, network, to.(string))
 	}
+	now := time.Now()
+	first, _ := tried.LoadOrStore(address, [2]time.Time{now, now})
+	tried.Store(address, [2]time.Time{first.([2]time.Time)[0], now})
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -468,8 +473,10 @@ func TestAnAddedTokenFencesNobody(t *testing.T) {
 	token := newToken(c.namespace, "ci", nil)
 	c.create(token)
 	c.eventuallyIs(token, v1alpha1.ConditionPropagated, metav1.ConditionFalse, "WaitingForReplicas")
-	// Longer than a pod may leave a revocation unanswered.
-	time.Sleep(7 * time.Second)
+	c.eventually("the operator tried for longer than a pod may leave a revocation unanswered", func() bool {
+		span, ok := tried.Load(net.JoinHostPort(silent.ip, "5443"))
+		return ok && span.([2]time.Time)[1].Sub(span.([2]time.Time)[0]) > 8*time.Second
+	})
 	object := silent.object()
 	if c.get(object); !object.DeletionTimestamp.IsZero() || object.Labels[v1alpha1.LabelServing] == "" {
 		t.Error("a pod that could not be told of an added token was taken out of service")

@@ -111,6 +111,7 @@ func dockerConfig(host, password string) []byte {
 		Password string `json:"password"`
 		Auth     string `json:"auth"`
 	}
+	//nolint:gosec // Holding the password is what the file is for.
 	out, err := json.Marshal(map[string]map[string]auth{"auths": {host: {
 		Username: Username,
 		Password: password,
