@@ -74,8 +74,8 @@ func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry
 		return false, nil
 	}
 	before := f.access
-	if f.taken && m.newest != nil {
-		before = m.newest.Access
+	if before.Revision == 0 && m.newest != nil {
+		before = m.newest.Access // Deleted, damaged or not ours: memory knows what was last written.
 	}
 	next := c.access
 	next.Revision = m.nextRevision(before, digest)

@@ -251,3 +251,28 @@ func TestCheckTemplate(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a Secret holds, a decision is made, it quotes nothing, and only a whole token gets into force.
+func FuzzDecide(f *testing.F) {
+	whole, err := access.Mint(bytes.NewReader(bytes.Repeat([]byte{1}, 64)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole.Reveal(), whole.ID(), "2026-03-01T11:00:00Z", "2026-03-01T13:00:00Z")
+	f.Add("crt_hunter2-hunter2", "x", "yesterday", "")
+	f.Add("crt__", "", "0000-00-00T00:00:00Z", "9999-12-31T23:59:59+23:59")
+	f.Fuzz(func(t *testing.T, password, id, issued, expires string) {
+		token := newToken()
+		secret := publish(token, Credential{Token: whole, IssuedAt: now})
+		secret.Data[KeyPassword] = []byte(password)
+		secret.Annotations = map[string]string{
+			v1alpha1.AnnotationTokenID: id, v1alpha1.AnnotationIssuedAt: issued, v1alpha1.AnnotationExpiresAt: expires}
+		d := Decide(Input{Token: token, Registry: newRegistry(), Secret: secret, Now: now})
+		if len(password) > 12 && strings.HasPrefix(password, "crt_") && strings.Contains(d.Message, password) {
+			t.Errorf("the message quotes the password: %s", d.Message)
+		}
+		if d.InForce && (d.Credential.Token.Reveal() != password || d.Credential.Expired(now)) {
+			t.Errorf("a token is in force that is not in the Secret, or has expired")
+		}
+	})
+}
