@@ -41,8 +41,8 @@ type Options struct {
 	AllowPodImages bool
 	// Metrics is where the controllers register what they measure.
 	Metrics prometheus.Registerer
-	// DialPod opens a connection to the admin port of a pod; nil means the network.
-	DialPod func(ctx context.Context, network, address string) (net.Conn, error)
+	// DialPod opens a connection to the admin port of a pod, DialService one to a registry's Service; nil means the network.
+	DialPod, DialService func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Cache returns what the manager's cache must be made with: managed fields of what is cached there are read by nobody.
@@ -58,6 +58,9 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 	}
 	if err := manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.RegistryToken{}, tokens.IndexRegistry, tokens.RegistryOf); err != nil {
 		return fmt.Errorf("indexing RegistryTokens by registry: %w", err)
+	}
+	if o.DialService == nil {
+		o.DialService = (&net.Dialer{}).DialContext
 	}
 	record := ledger.New()
 	measured, err := accesssync.NewMetrics(o.Metrics, record)
@@ -76,6 +79,7 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 			OperatorNamespace:   o.Namespace,
 			AllowedHostSuffixes: o.AllowedHostSuffixes,
 			AllowPodImages:      o.AllowPodImages,
+			DialService:         o.DialService,
 			Now:                 time.Now,
 		},
 		&registrytoken.Reconciler{

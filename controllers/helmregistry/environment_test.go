@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +39,17 @@ const image = "localhost/chartroom:test"
 var (
 	env      *environment.Environment
 	accesses = ledger.New()
+	// cutOff makes every Service lead nowhere.
+	cutOff atomic.Bool
 )
+
+func dialService(context.Context, string, string) (net.Conn, error) {
+	if cutOff.Load() {
+		return nil, syscall.ECONNREFUSED
+	}
+	here, there := net.Pipe()
+	return here, there.Close()
+}
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -83,6 +96,7 @@ func operator(accesses ledger.Reader) (ctrl.Manager, error) {
 		RegistryImage:       image,
 		OperatorNamespace:   environment.OperatorNamespace,
 		AllowedHostSuffixes: []string{"example.com"},
+		DialService:         dialService,
 	}
 	return mgr, reconciler.SetupWithManager(mgr)
 }

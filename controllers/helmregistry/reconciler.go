@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,7 +24,8 @@ import (
 // FieldManager is the name under which this controller writes.
 const FieldManager = "chartroom-helmregistry"
 
-// Reconciler reconciles HelmRegistries. All exported fields but AllowPodImages, AllowedHostSuffixes and Now are needed.
+// Reconciler reconciles HelmRegistries. All exported fields but AllowPodImages, AllowedHostSuffixes,
+// DialService and Now are needed.
 type Reconciler struct {
 	// Client writes, and reads HelmRegistries from the cache.
 	Client client.Client
@@ -44,6 +46,8 @@ type Reconciler struct {
 	AllowedHostSuffixes []string
 	// AllowPodImages lets pod templates name images.
 	AllowPodImages bool
+	// DialService opens a connection to a Service, to see that it leads to a pod; where it is nil, nobody looks.
+	DialService func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock; time.Now where it is nil.
 	Now func() time.Time
 }
@@ -79,7 +83,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	s := r.newScope(registry)
 	for _, phase := range []func(context.Context, *scope) error{
-		r.reconcileAddress, r.reconcileStorage, r.reconcileCertificates, r.reconcileWorkload, r.prune,
+		r.reconcileAddress, r.reconcileStorage, r.reconcileCertificates, r.reconcileWorkload, r.reconcileReach, r.prune,
 	} {
 		s.note(phase(ctx, s))
 	}
@@ -179,6 +183,8 @@ func (s *scope) due(at time.Time) {
 // of what stalls a registry; not so a foreign object that goes, or a storage class that is changed.
 func (s *scope) requeueAfter() time.Duration {
 	switch {
+	case s.workload.unreached:
+		return reachPause
 	case s.waiting != nil:
 		s.due(s.now.Add(10 * time.Second))
 	case s.stalled != nil:

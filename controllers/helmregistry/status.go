@@ -77,7 +77,7 @@ func (s *scope) status() *v1alpha1.HelmRegistryStatus {
 	parts := []status.Part{
 		{Type: v1alpha1.ConditionStorageReady, Finding: s.storageReady()},
 		{Type: v1alpha1.ConditionCertificateReady, Finding: s.certificateReady()},
-		{Type: v1alpha1.ConditionAvailable, Finding: available(s.workload.deployment)},
+		{Type: v1alpha1.ConditionAvailable, Finding: s.available()},
 		{Type: v1alpha1.ConditionAccessConfirmed, Finding: s.accessConfirmed()},
 	}
 	out := &v1alpha1.HelmRegistryStatus{
@@ -122,7 +122,7 @@ func (s *scope) summary(parts []status.Part) status.Summary {
 			return status.Summary{Ready: status.IsNot(part.Reason, part.Message)}
 		}
 	}
-	return status.Summary{Ready: status.Is("Ready", "the registry serves at "+s.registry.URL())}
+	return status.Summary{Ready: status.Is("Ready", "the registry serves, and all that its spec asks for is in force")}
 }
 
 // refusal turns what a phase returned into a finding.
@@ -172,9 +172,18 @@ func (s *scope) certificateReady() status.Finding {
 	return status.Is("CertificateIssued", "the certificate will be renewed at "+s.certificate.expires.UTC().Format(time.RFC3339))
 }
 
-// available says whether the Deployment, as it is asked for now, is rolled out to the last pod. ReadyReplicas alone would
+// available says whether clients find pods that serve.
+func (s *scope) available() status.Finding {
+	finding := rolledOut(s.workload.deployment)
+	if finding.True() && s.workload.unreached {
+		return status.IsNot("ServiceNotReached", "the pods are ready, but the Service does not lead to them yet")
+	}
+	return finding
+}
+
+// rolledOut says whether the Deployment, as it is asked for now, is rolled out to the last pod. ReadyReplicas alone would
 // count pods of before the change.
-func available(d *appsv1.Deployment) status.Finding {
+func rolledOut(d *appsv1.Deployment) status.Finding {
 	if d == nil {
 		return status.IsNot("NotDeployed", "there is no Deployment yet")
 	}

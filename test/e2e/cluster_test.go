@@ -179,6 +179,14 @@ func (w *world) ready(r *v1alpha1.HelmRegistry) *v1alpha1.HelmRegistry {
 	return r
 }
 
+// change edits an object as kubectl would: what edit did to it is sent, whatever the operator wrote meanwhile.
+func (w *world) change(object client.Object, edit func()) {
+	w.Helper()
+	before := object.DeepCopyObject().(client.Object)
+	edit()
+	w.must(w.Patch(w.Context(), object, client.MergeFrom(before)), "changing an object")
+}
+
 func (w *world) kubectlWait(condition, object string) {
 	w.Helper()
 	out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(w.T), "-n", w.namespace, "wait",
@@ -275,8 +283,9 @@ func (w *world) scaleOperator(replicas int32) {
 	var operator appsv1.Deployment
 	key := client.ObjectKey{Namespace: operatorNamespace, Name: "chartroom-operator"}
 	w.must(w.Get(context.Background(), key, &operator), "reading the operator's Deployment")
+	before := operator.DeepCopy()
 	operator.Spec.Replicas = &replicas
-	w.must(w.Update(context.Background(), &operator), "scaling the operator")
+	w.must(w.Patch(context.Background(), &operator, client.MergeFrom(before)), "scaling the operator")
 	err := wait.PollUntilContextTimeout(context.Background(), 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
 		var pods corev1.PodList
 		if err := w.List(ctx, &pods, client.InNamespace(operatorNamespace)); err != nil {

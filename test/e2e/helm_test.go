@@ -34,6 +34,9 @@ func eachHelm(t *testing.T, test func(t *testing.T, helmPath string)) {
 	}
 }
 
+// oldFlow reports whether this is the helm before 3.18, which shows only the status of a refusal.
+func oldFlow(path string) bool { return strings.Contains(path, "v3.17") }
+
 // newestHelm is the helm for tests in which the client does not matter.
 func newestHelm(t *testing.T) string {
 	t.Helper()

@@ -79,9 +79,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 	began = time.Now()
 	// A change of an annotation by a user makes every controller look at the object again.
 	for _, object := range []client.Object{r, token} {
-		before := object.DeepCopyObject().(client.Object)
-		object.SetAnnotations(map[string]string{"example.com/resync": "now"})
-		w.must(w.Patch(t.Context(), object, client.MergeFrom(before)), "touching an object")
+		w.change(object, func() { object.SetAnnotations(map[string]string{"example.com/resync": "now"}) })
 	}
 	select {
 	case <-time.After(time.Minute):
@@ -143,8 +141,7 @@ func TestTextsRollNothing(t *testing.T) {
 	w := newWorld(t)
 	r := w.registry("charts")
 	before := w.podReady("charts")
-	r.Spec.DisplayName, r.Spec.Description = "Charts of team A", "All that team A publishes."
-	w.must(w.Update(t.Context(), r), "changing the texts")
+	w.change(r, func() { r.Spec.DisplayName, r.Spec.Description = "Charts of team A", "All that team A publishes." })
 	w.eventually("the change to be seen", func(ctx context.Context) error {
 		if err := w.Get(ctx, client.ObjectKeyFromObject(r), r); err != nil {
 			return err

@@ -5,6 +5,8 @@ package status
 
 import (
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,7 +68,7 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	var out []metav1.Condition
 	for _, part := range append(all, parts...) {
 		condition := metav1.Condition{
-			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: shorten(part.Message), ObservedGeneration: generation,
+			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: sentence(shorten(part.Message)), ObservedGeneration: generation,
 		}
 		one := []metav1.Condition{}
 		if before := meta.FindStatusCondition(old, part.Type); before != nil {
@@ -76,6 +78,19 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 		out = append(out, one...)
 	}
 	return out
+}
+
+// sentence makes a sentence of what a phase said: findings come from errors too, which begin small and end open.
+func sentence(message string) string {
+	first, size := utf8.DecodeRuneInString(message)
+	if size == 0 {
+		return message
+	}
+	message = string(unicode.ToUpper(first)) + message[size:]
+	if !strings.ContainsAny(message[len(message)-1:], ".!?") && !strings.HasSuffix(message, "…") {
+		message += "."
+	}
+	return message
 }
 
 func shorten(message string) string {

@@ -19,18 +19,18 @@ func TestConditions(t *testing.T) {
 		want    []metav1.Condition
 	}{
 		"ready": {status.Summary{Ready: status.Is("Ready", "serves")}, []metav1.Condition{
-			{Type: "Ready", Status: "True", Reason: "Ready", Message: "serves", ObservedGeneration: 3},
-			{Type: "Available", Status: "False", Reason: "Waiting", Message: "not yet", ObservedGeneration: 3},
+			{Type: "Ready", Status: "True", Reason: "Ready", Message: "Serves.", ObservedGeneration: 3},
+			{Type: "Available", Status: "False", Reason: "Waiting", Message: "Not yet.", ObservedGeneration: 3},
 		}},
 		"under way": {status.Summary{Ready: status.IsNot("Waiting", "not yet")}, []metav1.Condition{
-			{Type: "Ready", Status: "False", Reason: "Waiting", Message: "not yet", ObservedGeneration: 3},
-			{Type: "Reconciling", Status: "True", Reason: "Progressing", Message: "not yet", ObservedGeneration: 3},
-			{Type: "Available", Status: "False", Reason: "Waiting", Message: "not yet", ObservedGeneration: 3},
+			{Type: "Ready", Status: "False", Reason: "Waiting", Message: "Not yet.", ObservedGeneration: 3},
+			{Type: "Reconciling", Status: "True", Reason: "Progressing", Message: "Not yet.", ObservedGeneration: 3},
+			{Type: "Available", Status: "False", Reason: "Waiting", Message: "Not yet.", ObservedGeneration: 3},
 		}},
 		"stalled": {status.Summary{Ready: status.IsNot("NameTaken", "rename it"), Stalled: true}, []metav1.Condition{
-			{Type: "Ready", Status: "False", Reason: "NameTaken", Message: "rename it", ObservedGeneration: 3},
-			{Type: "Stalled", Status: "True", Reason: "NameTaken", Message: "rename it", ObservedGeneration: 3},
-			{Type: "Available", Status: "False", Reason: "Waiting", Message: "not yet", ObservedGeneration: 3},
+			{Type: "Ready", Status: "False", Reason: "NameTaken", Message: "Rename it.", ObservedGeneration: 3},
+			{Type: "Stalled", Status: "True", Reason: "NameTaken", Message: "Rename it.", ObservedGeneration: 3},
+			{Type: "Available", Status: "False", Reason: "Waiting", Message: "Not yet.", ObservedGeneration: 3},
 		}},
 	}
 	for name, test := range tests {
