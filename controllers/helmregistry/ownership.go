@@ -35,14 +35,11 @@ func ownership(registry *v1alpha1.HelmRegistry, kind string, live client.Object)
 // ensureFinalizer holds the finalizer exactly while there would be something to do at deletion.
 func (r *Reconciler) ensureFinalizer(ctx context.Context, registry *v1alpha1.HelmRegistry) error {
 	before := registry.DeepCopy()
-	wanted := registry.DeletionPolicy() == v1alpha1.DeletionDelete
-	changed := false
-	if wanted {
-		changed = controllerutil.AddFinalizer(registry, v1alpha1.FinalizerRegistry)
-	} else {
-		changed = controllerutil.RemoveFinalizer(registry, v1alpha1.FinalizerRegistry)
+	set := controllerutil.RemoveFinalizer
+	if registry.DeletionPolicy() == v1alpha1.DeletionDelete {
+		set = controllerutil.AddFinalizer
 	}
-	if !changed {
+	if !set(registry, v1alpha1.FinalizerRegistry) {
 		return nil
 	}
 	return r.patchFinalizers(ctx, before, registry)
@@ -78,7 +75,7 @@ func (r *Reconciler) deleteClaim(ctx context.Context, registry *v1alpha1.HelmReg
 		return client.IgnoreNotFound(err)
 	}
 	if ownership(registry, "PersistentVolumeClaim", claim) != nil {
-		return nil
+		return nil //nolint:nilerr // Somebody else's claim is not ours to delete.
 	}
 	err := r.Client.Delete(ctx, claim, client.Preconditions{UID: &claim.UID})
 	if err != nil && !apierrors.IsNotFound(err) {

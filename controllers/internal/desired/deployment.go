@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -186,13 +187,8 @@ func limitGoMemory(spec *corev1.PodSpec) {
 		if c.Name != Container || !ok {
 			continue
 		}
-		var kept []corev1.EnvVar
-		for _, e := range c.Env {
-			if e.Name != "GOMEMLIMIT" {
-				kept = append(kept, e)
-			}
-		}
-		c.Env = append(kept, corev1.EnvVar{Name: "GOMEMLIMIT", Value: strconv.FormatInt(limit.Value()/10*9, 10)})
+		c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
+		c.Env = append(c.Env, corev1.EnvVar{Name: "GOMEMLIMIT", Value: strconv.FormatInt(limit.Value()/10*9, 10)})
 	}
 }
 

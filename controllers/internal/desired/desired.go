@@ -28,7 +28,7 @@ const (
 	PortMetrics  = 9090
 )
 
-// LabelMonitoring, with the value "true" on a namespace, lets its pods reach the metrics port of registries.
+// LabelMonitoring with the value "true" on a namespace lets its pods reach the metrics port of registries.
 const LabelMonitoring = "chartroom.dev/monitoring"
 
 // Entries of the Secrets and the ConfigMap.

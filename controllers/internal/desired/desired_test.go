@@ -3,6 +3,7 @@ package desired_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -229,9 +230,7 @@ func TestPodTemplateIsRefused(t *testing.T) {
 }
 
 func asPodTemplateError(err error, into **desired.PodTemplateError) bool {
-	e, ok := err.(*desired.PodTemplateError)
-	*into = e
-	return ok
+	return errors.As(err, into)
 }
 
 func TestPodTemplateMayBringContainersWhereImagesAreAllowed(t *testing.T) {

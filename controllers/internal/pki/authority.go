@@ -199,7 +199,7 @@ func (a Authority) newPair(now time.Time) (*pair, error) {
 
 // Request says what a certificate is for.
 type Request struct {
-	// Names are DNS names, Addresses IP addresses and URIs URIs that the certificate is valid for.
+	// Names (of DNS), Addresses (of IP) and URIs are what the certificate is valid for.
 	Names     []string
 	Addresses []net.IP
 	URIs      []*url.URL
