@@ -11,7 +11,7 @@ export KUBECONFIG ?= $(CURDIR)/.cluster/kubeconfig
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Try it
 
@@ -34,7 +34,7 @@ lint: ## Run golangci-lint (built from source the first time, which takes minute
 	"$$(hack/tool golangci-lint)" run
 fuzz: ## Run each fuzz target for FUZZTIME (10s).
 	hack/fuzz "$(or $(FUZZTIME),10s)"
-bench: ## Print start-up time, memory and speed of the server.
+bench: ## Print how fast the server starts and how much memory it then holds.
 	go run ./test/bench
 
 ##@ Test
