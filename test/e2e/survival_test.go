@@ -19,6 +19,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+// published makes a registry that holds version 1.0.0 of the chart app, and a helm that is logged in to it with the token
+// ci. It also returns the pushed archive and the token.
+func (w *world) published(change ...func(*v1alpha1.HelmRegistry)) (r *v1alpha1.HelmRegistry, h *helm, archive, password string) {
+	w.Helper()
+	r = w.registry("charts", change...)
+	_, password = w.token("charts", "ci", readWrite)
+	h = w.helm(newestHelm(w.T), "charts").loggedIn(r, password)
+	archive = h.chart("app", "1.0.0", "x", r.Status.Image)
+	h.push(r, archive)
+	return r, h, archive, password
+}
+
 // If this fails, a pod that dies takes a chart with it that helm had reported as pushed, or leaves half of one behind.
 func TestPodKilledDuringPushes(t *testing.T) {
 	w := newWorld(t)
@@ -69,11 +81,7 @@ func TestPodKilledDuringPushes(t *testing.T) {
 // If this fails, nobody can pull a chart while the control plane of the cluster is down, which is when people need them.
 func TestAPIServerDown(t *testing.T) {
 	w := newWorld(t)
-	r := w.registry("charts")
-	_, password := w.token("charts", "ci", readWrite)
-	h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
-	archive := h.chart("app", "1.0.0", "x", r.Status.Image)
-	h.push(r, archive)
+	r, h, archive, _ := w.published()
 	pod := w.podReady("charts")
 	container := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
 
@@ -113,11 +121,7 @@ func TestAPIServerDown(t *testing.T) {
 // If this fails, an upgrade or outage of the operator stops the registries.
 func TestOperatorDown(t *testing.T) {
 	w := newWorld(t)
-	r := w.registry("charts")
-	_, password := w.token("charts", "ci", readWrite)
-	h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
-	archive := h.chart("app", "1.0.0", "x", r.Status.Image)
-	h.push(r, archive)
+	r, h, archive, _ := w.published()
 	soon := metav1.NewTime(time.Now().Add(30 * time.Second))
 	_, brief := w.token("charts", "brief", readOnly, func(token *v1alpha1.RegistryToken) { token.Spec.ExpiresAt = &soon })
 
@@ -151,11 +155,7 @@ func TestDeletionPolicy(t *testing.T) {
 		t.Run(string(policy), func(t *testing.T) {
 			w := newWorld(t)
 			set := func(r *v1alpha1.HelmRegistry) { r.Spec.DeletionPolicy = policy }
-			r := w.registry("charts", set)
-			_, password := w.token("charts", "ci", readWrite)
-			h := w.helm(newestHelm(t), "charts").loggedIn(r, password)
-			archive := h.chart("app", "1.0.0", "x", r.Status.Image)
-			h.push(r, archive)
+			r, h, archive, password := w.published(set)
 
 			w.must(w.Delete(t.Context(), r), "deleting the HelmRegistry")
 			w.gone(r)
