@@ -42,13 +42,7 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 	}
 	defer body.Close()
 	describeBlob(w, stat, part)
-	if _, err := io.Copy(w, body); err != nil {
-		if errors.Is(err, bucket.ErrUnavailable) {
-			h.o.Logger.ErrorContext(r.Context(), "storage failed in the middle of an answer", "error", err)
-		}
-		// The status is sent: breaking off is the only way left to tell the client that this is not all.
-		panic(http.ErrAbortHandler)
-	}
+	h.send(w, r, body)
 	return nil
 }
 
@@ -74,24 +68,43 @@ func deleteBlob(_ *Handler, w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-func getManifest(_ *Handler, w http.ResponseWriter, r *request) error {
-	read := r.repository.GetManifest
-	if r.Method == http.MethodHead {
-		read = r.repository.StatManifest
-	}
-	m, err := read(r.Context(), r.argument)
+func headManifest(_ *Handler, w http.ResponseWriter, r *request) error {
+	m, err := r.repository.StatManifest(r.Context(), r.argument)
 	if err != nil {
 		return err
 	}
+	describeManifest(w, m)
+	return nil
+}
+
+func getManifest(h *Handler, w http.ResponseWriter, r *request) error {
+	content, m, err := r.repository.OpenManifest(r.Context(), r.argument)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	describeManifest(w, m)
+	h.send(w, r, content)
+	return nil
+}
+
+// describeManifest writes the head of the answer.
+func describeManifest(w http.ResponseWriter, m repository.Manifest) {
 	w.Header().Set("Content-Type", m.MediaType)
 	w.Header().Set("Content-Length", strconv.FormatInt(m.Size, 10))
 	w.Header().Set("Docker-Content-Digest", m.Digest.String())
-	if r.Method == http.MethodHead {
-		return nil
+	w.WriteHeader(http.StatusOK)
+}
+
+// send writes the body of an answer whose head is written.
+func (h *Handler) send(w http.ResponseWriter, r *request, content io.Reader) {
+	if _, err := io.Copy(w, content); err != nil {
+		if errors.Is(err, bucket.ErrUnavailable) {
+			h.o.Logger.ErrorContext(r.Context(), "storage failed in the middle of an answer", "error", err)
+		}
+		// The status is sent: breaking off is the only way left to tell the client that this is not all.
+		panic(http.ErrAbortHandler)
 	}
-	// When the client is gone, nobody is left to tell.
-	_, _ = w.Write(m.Content)
-	return nil
 }
 
 func putManifest(_ *Handler, w http.ResponseWriter, r *request) error {

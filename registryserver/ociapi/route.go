@@ -71,7 +71,7 @@ var routes = []*route{
 	}},
 	{"/v2/{name}/manifests/{reference}", []string{"manifests", "*"}, map[string]action{
 		http.MethodGet:    {needsRead, getManifest},
-		http.MethodHead:   {needsRead, getManifest},
+		http.MethodHead:   {needsRead, headManifest},
 		http.MethodPut:    {needsPush, putManifest},
 		http.MethodDelete: {needsDelete, deleteManifest},
 	}},

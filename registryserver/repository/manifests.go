@@ -1,11 +1,12 @@
 package repository
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ type Manifest struct {
 	MediaType string
 	// Size of Content in bytes.
 	Size int64
-	// Content is the manifest, byte for byte; nil in answers of StatManifest.
+	// Content is the manifest, byte for byte, of a manifest that is being pushed; nil of one that is stored.
 	Content []byte
 }
 
@@ -37,57 +38,104 @@ type envelope struct {
 	PushedBy  string    `json:"pushedBy"`
 }
 
-// maxByBytes bounds the name of who pushed, which is a token's and may be made by others.
-const maxByBytes = 1024
+const (
+	// maxByBytes bounds the name of who pushed, which is a token's and may be made by others.
+	maxByBytes = 1024
+	// maxHeaderBytes bounds an envelope when it is read; its own bounds keep it below that.
+	maxHeaderBytes = 16 << 10
+)
 
-// StatManifest describes the manifest behind a tag or digest without its content. Errors: ErrManifestUnknown,
-// ErrReferenceInvalid.
+// StatManifest describes the manifest behind a tag or digest without its content, which it has read and checked: a
+// damaged manifest is bucket.ErrUnavailable. Errors: ErrManifestUnknown, ErrReferenceInvalid.
 func (r *Repository) StatManifest(ctx context.Context, reference string) (Manifest, error) {
-	m, err := r.GetManifest(ctx, reference)
-	m.Content = nil
-	return m, err
+	s, err := r.find(ctx, reference)
+	return s.Manifest, err
 }
 
-// GetManifest reads the manifest behind a tag or digest, and checks its digest: a damaged one is
-// bucket.ErrUnavailable. Errors: ErrManifestUnknown, ErrReferenceInvalid.
-func (r *Repository) GetManifest(ctx context.Context, reference string) (Manifest, error) {
+// OpenManifest is StatManifest with the content, which the caller closes. However many read slowly at once, no manifest
+// is held in memory.
+func (r *Repository) OpenManifest(ctx context.Context, reference string) (io.ReadCloser, Manifest, error) {
+	for {
+		s, err := r.find(ctx, reference)
+		if err != nil {
+			return nil, Manifest{}, err
+		}
+		content, info, err := r.s.bucket.Get(ctx, r.manifestKey(s.Digest), &bucket.Range{Offset: s.header, Length: -1})
+		if err != nil {
+			return nil, Manifest{}, r.manifestError(s.Digest, err)
+		}
+		if info.ETag == s.etag {
+			return content, s.Manifest, nil
+		}
+		_ = content.Close() // Deleted and pushed again since it was checked: the content may begin elsewhere now.
+	}
+}
+
+// stored is a manifest as its object has it.
+type stored struct {
+	Manifest
+	// etag is that of the object, in which the content begins behind so many bytes of header.
+	etag   string
+	header int64
+}
+
+func (r *Repository) find(ctx context.Context, reference string) (stored, error) {
 	tag, d, err := parseReference(reference)
 	if err != nil {
-		return Manifest{}, err
+		return stored{}, err
 	}
 	if tag != "" {
 		t, _, err := r.readTag(ctx, tag)
 		if errors.Is(err, bucket.ErrNotFound) {
-			return Manifest{}, fmt.Errorf("%w: %s has no tag %s", ErrManifestUnknown, r.name, tag)
+			return stored{}, fmt.Errorf("%w: %s has no tag %s", ErrManifestUnknown, r.name, tag)
 		}
 		if err != nil {
-			return Manifest{}, err
+			return stored{}, err
 		}
 		d = t.Digest
 	}
-	m, err := r.readManifest(ctx, d)
-	if errors.Is(err, bucket.ErrNotFound) {
-		return Manifest{}, fmt.Errorf("%w: %s has no %s", ErrManifestUnknown, r.name, d)
-	}
+	s, err := r.readManifest(ctx, d)
 	if err != nil {
-		return Manifest{}, err
+		return stored{}, r.manifestError(d, err)
 	}
-	m.Tag = tag
-	return m, nil
+	s.Tag = tag
+	return s, nil
 }
 
-// readManifest returns bucket.ErrNotFound for a manifest that is not there.
-func (r *Repository) readManifest(ctx context.Context, d digest.Digest) (Manifest, error) {
-	object, _, err := r.s.read(ctx, r.manifestKey(d), maxDocumentBytes+MaxManifestBytes)
+func (r *Repository) manifestError(d digest.Digest, err error) error {
+	if errors.Is(err, bucket.ErrNotFound) {
+		return fmt.Errorf("%w: %s has no %s", ErrManifestUnknown, r.name, d)
+	}
+	return err
+}
+
+// readManifest checks a manifest's digest as it reads it, and keeps none of the content. It returns bucket.ErrNotFound
+// for a manifest that is not there.
+func (r *Repository) readManifest(ctx context.Context, d digest.Digest) (stored, error) {
+	object, info, err := r.s.bucket.Get(ctx, r.manifestKey(d), nil)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("read manifest %s: %w", d, err)
+		return stored{}, fmt.Errorf("read manifest %s: %w", d, err)
 	}
-	header, content, found := bytes.Cut(object, []byte("\n"))
+	defer object.Close()
+	reader := bufio.NewReaderSize(io.LimitReader(object, maxHeaderBytes+MaxManifestBytes), maxHeaderBytes)
 	var e envelope
-	if !found || json.Unmarshal(header, &e) != nil || e.MediaType == "" || d.Algorithm().FromBytes(content) != d {
-		return Manifest{}, fmt.Errorf("manifest %s is damaged: %w: push it again to mend it", d, bucket.ErrUnavailable)
+	header, headerErr := reader.ReadSlice('\n')
+	if headerErr == nil {
+		headerErr = json.Unmarshal(header, &e)
 	}
-	return Manifest{Repository: r.name, Digest: d, MediaType: e.MediaType, Size: int64(len(content)), Content: content}, nil
+	verifier := d.Verifier()
+	size, err := reader.WriteTo(verifier)
+	if err != nil {
+		return stored{}, fmt.Errorf("read manifest %s: %w: %w", d, bucket.ErrUnavailable, err)
+	}
+	if headerErr != nil || e.MediaType == "" || !verifier.Verified() {
+		return stored{}, fmt.Errorf("manifest %s is damaged: %w: push it again to mend it", d, bucket.ErrUnavailable)
+	}
+	return stored{
+		Manifest: Manifest{Repository: r.name, Digest: d, MediaType: e.MediaType, Size: size},
+		etag:     info.ETag,
+		header:   info.Size - size,
+	}, nil
 }
 
 // PutManifest stores a manifest and, when reference is a tag, points the tag at it. mediaType is the Content-Type of

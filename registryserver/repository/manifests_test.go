@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,9 +63,20 @@ func mustPutChart(t *testing.T, r *repository.Repository, reference, layer strin
 	return m
 }
 
+// getManifest is OpenManifest, with the content read.
+func getManifest(ctx context.Context, r *repository.Repository, reference string) (repository.Manifest, error) {
+	content, m, err := r.OpenManifest(ctx, reference)
+	if err != nil {
+		return m, err
+	}
+	defer content.Close()
+	m.Content, err = io.ReadAll(content)
+	return m, err
+}
+
 func wantManifest(t *testing.T, r *repository.Repository, reference string, content []byte) {
 	t.Helper()
-	m, err := r.GetManifest(t.Context(), reference)
+	m, err := getManifest(t.Context(), r, reference)
 	ok(t, err)
 	expected := repository.Manifest{Repository: "a", Digest: m.Digest, MediaType: imageType, Size: int64(len(content)), Content: content}
 	if !strings.Contains(reference, ":") {
@@ -81,7 +94,7 @@ func wantManifest(t *testing.T, r *repository.Repository, reference string, cont
 
 func wantUnknown(t *testing.T, r *repository.Repository, reference string) {
 	t.Helper()
-	_, err := r.GetManifest(t.Context(), reference)
+	_, err := getManifest(t.Context(), r, reference)
 	want(t, err, repository.ErrManifestUnknown)
 	_, err = r.StatManifest(t.Context(), reference)
 	want(t, err, repository.ErrManifestUnknown)
@@ -230,7 +243,7 @@ func TestDamagedManifestsAreNeverServed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			putObject(t, b, key, damaged)
 			for _, reference := range []string{"1.0.0", m.Digest.String()} {
-				_, err := r.GetManifest(t.Context(), reference)
+				_, err := getManifest(t.Context(), r, reference)
 				want(t, err, bucket.ErrUnavailable)
 				_, err = r.StatManifest(t.Context(), reference)
 				want(t, err, bucket.ErrUnavailable)
@@ -243,7 +256,7 @@ func TestDamagedManifestsAreNeverServed(t *testing.T) {
 		})
 	}
 	putObject(t, b, "charts/a/tags/1.0.0", "")
-	_, err := r.GetManifest(t.Context(), "1.0.0")
+	_, err := getManifest(t.Context(), r, "1.0.0")
 	want(t, err, bucket.ErrUnavailable)
 	_, err = putChart(t, r, "1.0.0", "two")
 	want(t, err, bucket.ErrUnavailable)
@@ -399,7 +412,7 @@ func TestRefusedManifests(t *testing.T) {
 		padded[len(content)+i] = ' '
 	}
 	ok(t, put("large", imageType, padded[:repository.MaxManifestBytes]))
-	if m, err := r.GetManifest(t.Context(), "large"); err != nil || m.Size != repository.MaxManifestBytes {
+	if m, err := getManifest(t.Context(), r, "large"); err != nil || m.Size != repository.MaxManifestBytes {
 		t.Fatalf("%d bytes, %v", m.Size, err)
 	}
 
@@ -411,13 +424,70 @@ func TestRefusedManifests(t *testing.T) {
 	wantUnknown(t, r, "2.0.0")
 	for _, reference := range []string{"", ".a", "-a", "a/b", "a b", "ä", strings.Repeat("t", 129), "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", "a:b"} {
 		want(t, put(reference, imageType, content), repository.ErrReferenceInvalid)
-		_, err := r.GetManifest(t.Context(), reference)
+		_, err := getManifest(t.Context(), r, reference)
 		want(t, err, repository.ErrReferenceInvalid)
 		_, err = r.StatManifest(t.Context(), reference)
 		want(t, err, repository.ErrReferenceInvalid)
 		want(t, r.DeleteManifest(t.Context(), reference), repository.ErrReferenceInvalid)
 	}
 	ok(t, put(strings.Repeat("t", 128), imageType, content))
+}
+
+// Many who read large manifests slowly must not fill the memory.
+func TestLargeManifestsAreNotHeldInMemory(t *testing.T) {
+	r := openRepository(t, openStore(t, newBucket(t), repository.Options{}), "a")
+	mustPutChart(t, r, "small", "layer")
+	content := append(chart(t, "layer"), bytes.Repeat([]byte(" "), 4<<20-1000)...)
+	if _, err := r.PutManifest(t.Context(), "large", imageType, content, "ci"); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := r.StatManifest(t.Context(), "large")
+	ok(t, err)
+	opened, m, err := r.OpenManifest(t.Context(), "large")
+	ok(t, err)
+	hash := m.Digest.Verifier()
+	_, err = io.Copy(hash, opened)
+	ok(t, errors.Join(err, opened.Close()))
+	runtime.ReadMemStats(&after)
+	if !hash.Verified() {
+		t.Error("the content is not what was pushed")
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
+		t.Errorf("reading a manifest of 4 MiB twice takes %d bytes of memory", took)
+	}
+}
+
+// The manifest is deleted and pushed again, by somebody with a longer name, between the look at it and the answer.
+func TestManifestIsReplacedWhileItIsOpened(t *testing.T) {
+	b := &afterGet{Bucket: newBucket(t)}
+	r := openRepository(t, openStore(t, b, repository.Options{}), "a")
+	m := mustPutChart(t, r, "1.0.0", "layer")
+	b.next = func() {
+		ok(t, r.DeleteManifest(t.Context(), m.Digest.String()))
+		_, err := r.PutManifest(t.Context(), "1.0.0", imageType, m.Content, "somebody with a longer name")
+		ok(t, err)
+	}
+	wantManifest(t, r, m.Digest.String(), m.Content)
+	if b.next != nil {
+		t.Error("nothing was replaced")
+	}
+}
+
+// afterGet calls next once, after the next object was opened.
+type afterGet struct {
+	bucket.Bucket
+	next func()
+}
+
+func (b *afterGet) Get(ctx context.Context, key string, r *bucket.Range) (io.ReadCloser, bucket.Info, error) {
+	content, info, err := b.Bucket.Get(ctx, key, r)
+	if next := b.next; next != nil {
+		b.next = nil
+		next()
+	}
+	return content, info, err
 }
 
 func TestCheckFunction(t *testing.T) {
@@ -469,7 +539,7 @@ func TestManyPushesOfOneVersion(t *testing.T) {
 			})
 		}
 		wait.Wait()
-		m, err := prepared.GetManifest(t.Context(), tag)
+		m, err := getManifest(t.Context(), prepared, tag)
 		if err != nil || m.Digest != winner.Load() {
 			t.Fatalf("%s stands for %s, %v; acknowledged was %v", tag, m.Digest, err, winner.Load())
 		}

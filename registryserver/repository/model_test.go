@@ -185,14 +185,14 @@ func (s *step) compare() {
 	for _, layer := range []string{"red", "green", "blue"} {
 		_, err := s.r.StatBlob(ctx, digest.FromString(layer))
 		s.expect("blob "+layer, err, when(!s.m.blobs[layer], repository.ErrBlobUnknown))
-		m, err := s.r.GetManifest(ctx, digest.FromBytes(chart(s.t, layer)).String())
+		m, err := getManifest(ctx, s.r, digest.FromBytes(chart(s.t, layer)).String())
 		s.expect("manifest of "+layer, err, when(!s.m.manifests[layer], repository.ErrManifestUnknown))
 		if err == nil && string(m.Content) != string(chart(s.t, layer)) {
 			s.t.Errorf("the manifest of %s is %q", layer, m.Content)
 		}
 	}
 	for tag, layer := range s.m.tags {
-		if m, err := s.r.GetManifest(ctx, tag); err != nil || string(m.Content) != string(chart(s.t, layer)) {
+		if m, err := getManifest(ctx, s.r, tag); err != nil || string(m.Content) != string(chart(s.t, layer)) {
 			s.t.Errorf("%s is %q, %v; want that of %s", tag, m.Content, err, layer)
 		}
 	}

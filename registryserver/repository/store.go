@@ -18,7 +18,7 @@ const (
 	layoutKey     = "layout.json"
 	probeKey      = "probe"
 
-	// maxDocumentBytes bounds layout documents, tags and the headers of manifests when they are read.
+	// maxDocumentBytes bounds layout documents and tags when they are read.
 	maxDocumentBytes = 64 << 10
 
 	defaultMaxBlobBytes = 1 << 30
