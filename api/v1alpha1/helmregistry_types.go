@@ -180,6 +180,7 @@ type FilesystemStorage struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="storageClassName must be a name that a StorageClass can have, lower-case letters, digits, dashes and dots: write for example fast"
 	StorageClassName *string `json:"storageClassName,omitempty"`
 
 	// AccessMode is the access mode of the claim. With ReadWriteOnce, the default, a changed pod template means a short
@@ -195,6 +196,7 @@ type FilesystemStorage struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="existingClaim must be a name that a PersistentVolumeClaim can have, lower-case letters, digits, dashes and dots: write for example charts-data"
 	ExistingClaim string `json:"existingClaim,omitempty"`
 }
 
@@ -235,6 +237,7 @@ type LocalObjectReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="name must be a name that a Secret can have, lower-case letters, digits, dashes and dots: write for example charts-example-com-tls"
 	Name string `json:"name"`
 }
 

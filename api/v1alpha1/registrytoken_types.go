@@ -59,6 +59,7 @@ type RegistryReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=52
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="name must be a name that a HelmRegistry can have, lower-case letters, digits and dashes: write for example charts"
 	Name string `json:"name"`
 
 	// Namespace is the namespace of the HelmRegistry; the token's own where nothing is written. Another one must be
@@ -66,6 +67,7 @@ type RegistryReference struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="namespace must be a name that a namespace can have, lower-case letters, digits and dashes: write for example team-a"
 	Namespace string `json:"namespace,omitempty"`
 }
 
