@@ -178,7 +178,10 @@ func TestPodTemplateIsRefused(t *testing.T) {
 		{`{"spec":{"volumes":[{"name":"x","emptyDir":{},"hostPath":{"path":"/"}}]}}`, "spec.volumes[x]"},
 		{`{"spec":{"volumes":[{"name":"data","persistentVolumeClaim":{"claimName":"other"}}]}}`, "spec.volumes[data]"},
 		{`{"spec":{"volumes":null}}`, "spec.volumes"},
-		{`{"spec":{"containers":[{"name":"x","image":"x"}]}}`, "spec.containers[x]"},
+		{`{"spec":{"containers":[{"name":"x","image":"x"}]}}`, "spec.containers[x].image"},
+		{`{"spec":{"initContainers":[{"name":"x","image":"x"}]}}`, "spec.initContainers[x].image"},
+		{`{"spec":{"containers":[null]}}`, "cannot be merged"},
+		{`{"spec":{"containers":[{}]}}`, "cannot be merged"},
 		{`{"spec":{"initContainers":[{"name":"x","image":"x","securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}`, "spec.initContainers[x].image"},
 		{`{"spec":{"containers":null}}`, "spec.containers"},
 		{own(`"image":"x"`), "spec.containers[registry].image"},
@@ -224,6 +227,8 @@ func TestPodTemplateIsRefused(t *testing.T) {
 			var refused *desired.PodTemplateError
 			if err == nil || !asPodTemplateError(err, &refused) || !strings.Contains(err.Error(), test.field) {
 				t.Errorf("got %v, want a refusal that names %s", err, test.field)
+			} else if n := len(err.Error()); n > 400 {
+				t.Errorf("the refusal has %d bytes: %v", n, err)
 			}
 		})
 	}

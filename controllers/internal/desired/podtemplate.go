@@ -52,7 +52,8 @@ func mergePodTemplate(base corev1.PodTemplateSpec, partial *runtime.RawExtension
 	}
 	merged, err := strategicpatch.StrategicMergePatch(original, partial.Raw, corev1.PodTemplateSpec{})
 	if err != nil {
-		return base, &PodTemplateError{"", "cannot be merged over the operator's pod template: " + err.Error()}
+		// The words of the merge print whole objects.
+		return base, &PodTemplateError{"", fmt.Sprintf("cannot be merged over the operator's pod template: %.200s", err)}
 	}
 	var result corev1.PodTemplateSpec
 	if err := decodeStrictly(merged, &result); err != nil {
@@ -163,26 +164,28 @@ func (c *checker) checkContainers() {
 	found := false
 	for _, container := range c.result.Spec.Containers {
 		field := "spec.containers[" + container.Name + "]."
-		c.checkSecurity(container, field)
 		if container.Name == Container {
 			found = true
 			c.checkOwn(own, container, field)
-			continue
+		} else {
+			c.refuse(!c.allowImages, field+"image", noImage+"remove the container")
 		}
-		c.refuse(!c.allowImages, field+"image", "is not allowed, because the operator runs without --allow-pod-images: remove the container")
+		c.checkSecurity(container, field)
 	}
 	c.refuse(!found, "spec.containers", "must keep the container "+Container)
 	for _, container := range c.result.Spec.InitContainers {
 		field := "spec.initContainers[" + container.Name + "]."
+		c.refuse(!c.allowImages, field+"image", noImage+"remove the container")
 		c.checkSecurity(container, field)
-		c.refuse(!c.allowImages, field+"image", "is not allowed, because the operator runs without --allow-pod-images: remove the container")
 	}
 }
+
+const noImage = "is not allowed, because the operator runs without --allow-pod-images: "
 
 // checkOwn sees that the registry's container does what the operator started it for.
 func (c *checker) checkOwn(own, container corev1.Container, field string) {
 	const keep = "is the operator's own: remove it"
-	c.refuse(container.Image != own.Image && !c.allowImages, field+"image", "is not allowed, because the operator runs without --allow-pod-images: remove it")
+	c.refuse(container.Image != own.Image && !c.allowImages, field+"image", noImage+"remove it")
 	c.refuse(!slices.Equal(container.Command, own.Command), field+"command", keep)
 	c.refuse(!slices.Equal(container.Args, own.Args), field+"args", keep)
 	c.refuse(!reflect.DeepEqual(container.Ports, own.Ports), field+"ports", keep)

@@ -80,13 +80,16 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	return out
 }
 
-// sentence makes a sentence of what a phase said: findings come from errors too, which begin small and end open.
+// sentence makes a sentence of what a phase said: findings come from errors too, which begin small and end open. A first
+// word that is the name of something, such as ca.crt or spec.podTemplate, is written as it is.
 func sentence(message string) string {
 	first, size := utf8.DecodeRuneInString(message)
 	if size == 0 {
 		return message
 	}
-	message = string(unicode.ToUpper(first)) + message[size:]
+	if word, _, _ := strings.Cut(message, " "); !strings.ContainsAny(strings.TrimRight(word, ".,:;!?"), "._-/") {
+		message = string(unicode.ToUpper(first)) + message[size:]
+	}
 	if !strings.ContainsAny(message[len(message)-1:], ".!?") && !strings.HasSuffix(message, "…") {
 		message += "."
 	}

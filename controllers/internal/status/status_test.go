@@ -58,6 +58,24 @@ func TestTimeOfTransitionIsOfTheStatus(t *testing.T) {
 	}
 }
 
+func TestMessagesAreSentences(t *testing.T) {
+	for given, want := range map[string]string{
+		"not yet":                             "Not yet.",
+		"Is it?":                              "Is it?",
+		"spec.podTemplate.spec is not one":    "spec.podTemplate.spec is not one.",
+		"ca.crt of Secret x: not one":         "ca.crt of Secret x: not one.",
+		"secretTemplate.labels: \"a\" is bad": "secretTemplate.labels: \"a\" is bad.",
+		"crt_abc is gone":                     "crt_abc is gone.",
+		"1 of 1 pods serve":                   "1 of 1 pods serve.",
+		"écrit":                               "Écrit.",
+		"":                                    "",
+	} {
+		if got := status.Conditions(nil, 1, status.Summary{Ready: status.IsNot("A", given)}, nil)[0].Message; got != want {
+			t.Errorf("%q became %q, want %q", given, got, want)
+		}
+	}
+}
+
 func TestLongMessagesAreCut(t *testing.T) {
 	got := status.Conditions(nil, 1, status.Summary{Ready: status.IsNot("A", strings.Repeat("ä", 40000))}, nil)
 	if n := len(got[0].Message); n == 0 || n > 32<<10 {
