@@ -1,6 +1,8 @@
 package ociapi
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
@@ -107,24 +110,19 @@ func (h *Handler) send(w http.ResponseWriter, r *request, content io.Reader) {
 	}
 }
 
-func putManifest(_ *Handler, w http.ResponseWriter, r *request) error {
-	tooLarge := &apiError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf(
-		"a manifest has at most %d bytes; content belongs into blobs", repository.MaxManifestBytes)}
+func putManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	if r.ContentLength > repository.MaxManifestBytes {
-		return tooLarge
+		return errManifestTooLarge
 	}
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return &apiError{http.StatusBadRequest, "MANIFEST_INVALID", "a manifest comes with its media type as Content-Type"}
 	}
-	content, err := io.ReadAll(http.MaxBytesReader(w, r.Body, repository.MaxManifestBytes))
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
-		return tooLarge
-	}
+	content, done, err := h.largeManifests.read(r.Context(), http.MaxBytesReader(w, r.Body, repository.MaxManifestBytes))
 	if err != nil {
 		return err
 	}
+	defer done()
 	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID)
 	if errors.Is(err, repository.ErrTagImmutable) {
 		return &apiError{http.StatusConflict, "DENIED", fmt.Sprintf(
@@ -138,6 +136,58 @@ func putManifest(_ *Handler, w http.ResponseWriter, r *request) error {
 	w.WriteHeader(http.StatusCreated)
 	return nil
 }
+
+const (
+	// smallManifest is far more than charts have, and little enough for every connection to hold so much.
+	smallManifest = 64 << 10
+	// maxLargeManifests are in memory at once; the next waits for at most largeManifestPatience.
+	maxLargeManifests     = 4
+	largeManifestPatience = 10 * time.Second
+)
+
+// largeManifests are the places for manifests over smallManifest, so that many of them at once do not fill the memory.
+// Who sends one slowly holds a place for long, but what charts have needs none.
+type largeManifests chan struct{}
+
+// read reads a manifest; done is to be called when it is no longer in memory.
+func (l largeManifests) read(ctx context.Context, body io.Reader) (content []byte, done func(), err error) {
+	done = func() {}
+	content, err = io.ReadAll(io.LimitReader(body, smallManifest+1))
+	if err == nil && len(content) > smallManifest {
+		if err = l.enter(ctx); err != nil {
+			return nil, nil, err
+		}
+		done = func() { <-l }
+		whole := bytes.NewBuffer(make([]byte, 0, repository.MaxManifestBytes+bytes.MinRead))
+		whole.Write(content)
+		_, err = whole.ReadFrom(body)
+		content = whole.Bytes()
+	}
+	if over := new(http.MaxBytesError); errors.As(err, &over) {
+		err = errManifestTooLarge
+	}
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return content, done, nil
+}
+
+func (l largeManifests) enter(ctx context.Context) error {
+	timer := time.NewTimer(largeManifestPatience)
+	defer timer.Stop()
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many large manifests are being pushed at once; try again later"}
+	}
+}
+
+var errManifestTooLarge = &apiError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf(
+	"a manifest has at most %d bytes; content belongs into blobs", repository.MaxManifestBytes)}
 
 func deleteManifest(_ *Handler, w http.ResponseWriter, r *request) error {
 	if err := r.repository.DeleteManifest(r.Context(), r.argument); err != nil {

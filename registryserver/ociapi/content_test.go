@@ -11,8 +11,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
@@ -154,6 +156,57 @@ func TestLargeManifestIsRefusedBeforeItIsRead(t *testing.T) {
 	lying := r.manifestCall("1.0.0", "")
 	lying.reader = io.LimitReader(zeros{}, repository.MaxManifestBytes+1)
 	r.wantProblem(http.StatusRequestEntityTooLarge, "SIZE_INVALID", lying, strconv.Itoa(repository.MaxManifestBytes))
+}
+
+// As many large manifests as there are places for are in memory at once, however slowly they come; small ones go on.
+func TestLargeManifestsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry(t, wire.Private)
+		small := r.pushChart("layer", "small")
+		large := small + strings.Repeat(" ", smallManifest)
+		var senders []*io.PipeWriter
+		var pushes sync.WaitGroup
+		for i := range maxLargeManifests {
+			body, sender := io.Pipe()
+			senders = append(senders, sender)
+			push := r.manifestCall(fmt.Sprintf("slow-%d", i), "")
+			push.reader = body
+			pushes.Go(func() { r.want(http.StatusCreated, push) })
+			if _, err := io.WriteString(sender, large); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.wantProblem(http.StatusTooManyRequests, "TOOMANYREQUESTS", r.manifestCall("late", large), "try again later")
+		r.want(http.StatusCreated, r.manifestCall("small-too", small))
+		for _, sender := range senders {
+			pushes.Go(func() { _ = sender.Close() })
+		}
+		r.want(http.StatusCreated, r.manifestCall("waits", large))
+		pushes.Wait()
+		broken := r.manifestCall("broken", "")
+		for range maxLargeManifests + 1 {
+			broken.reader = io.MultiReader(strings.NewReader(large), iotest.ErrReader(io.ErrUnexpectedEOF))
+			r.want(http.StatusBadRequest, broken)
+		}
+	})
+}
+
+// A body that cannot be read is the client's fault, and nothing for whoever looks after the server's log.
+func TestBodiesThatCannotBeRead(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	location := r.want(http.StatusAccepted, call{method: "POST", path: "/v2/" + testName + "/blobs/uploads/"}).Header.Get("Location")
+	for _, c := range []call{
+		{method: "POST", path: "/v2/" + testName + "/blobs/uploads/?digest=" + digestOf("new")},
+		{method: "PATCH", path: location},
+		{method: "PUT", path: location + "?digest=" + digestOf("new")},
+		r.manifestCall("1.0.0", ""),
+	} {
+		c.reader = io.MultiReader(strings.NewReader("ne"), iotest.ErrReader(errors.New("malformed chunked encoding")))
+		r.wantProblem(http.StatusBadRequest, "SIZE_INVALID", c, "framing", "nothing was stored")
+	}
+	if r.log.Len() > 0 {
+		t.Errorf("the log has: %s", r.log)
+	}
 }
 
 type zeros struct{}

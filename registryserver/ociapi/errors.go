@@ -107,7 +107,7 @@ var repositoryErrors = []struct {
 	status        int
 	code, message string
 }{
-	{repository.ErrNameInvalid, http.StatusBadRequest, "NAME_INVALID", "a chart's name has lower-case letters and digits, with single \".\", \"_\", \"__\" or dashes between them, and \"/\" between its elements"},
+	{repository.ErrNameInvalid, http.StatusBadRequest, "NAME_INVALID", "a chart's name has lower-case letters and digits, with single \".\", \"_\", \"__\" or dashes between them, and \"/\" between its elements; 200 characters at most"},
 	{repository.ErrDigestUnsupported, http.StatusBadRequest, "DIGEST_INVALID", "a digest is \"sha256:\" with 64, or \"sha512:\" with 128, lower-case hexadecimal digits"},
 	{repository.ErrReferenceInvalid, http.StatusBadRequest, "MANIFEST_INVALID", "a tag has 1 to 128 letters, digits, \"_\", \".\" and \"-\", and begins with a letter, digit or \"_\"; a digest is \"sha256:\" or \"sha512:\" with hexadecimal digits"},
 	{repository.ErrRepositoryUnknown, http.StatusNotFound, "NAME_UNKNOWN", "nothing was pushed under this name yet"},
@@ -132,11 +132,14 @@ func explainStorage(err error) *apiError {
 
 // explainBody explains what went wrong with the client's side of a request.
 func explainBody(err error) *apiError {
+	var body *bodyError
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &apiError{http.StatusRequestTimeout, "BLOB_UPLOAD_INVALID", "the content came too slowly; nothing was stored"}
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
 		return &apiError{http.StatusBadRequest, "SIZE_INVALID", "the content ended early; nothing was stored"}
+	case errors.As(err, &body):
+		return &apiError{http.StatusBadRequest, "SIZE_INVALID", "the content could not be read to its end: its framing is wrong, or the connection broke; nothing was stored"}
 	}
 	return nil
 }

@@ -45,8 +45,9 @@ type Options struct {
 
 // Handler answers requests. Make it with New.
 type Handler struct {
-	o       Options
-	uploads signer
+	o              Options
+	uploads        signer
+	largeManifests largeManifests
 }
 
 // New returns the handler for all paths of the public listener.
@@ -60,7 +61,11 @@ func New(o Options) *Handler {
 	if o.Observe == nil {
 		o.Observe = func(context.Context, string, string) {}
 	}
-	return &Handler{o: o, uploads: signer{keys: o.UploadKeys, now: o.Now, random: rand.Reader}}
+	return &Handler{
+		o:              o,
+		uploads:        signer{keys: o.UploadKeys, now: o.Now, random: rand.Reader},
+		largeManifests: make(largeManifests, maxLargeManifests),
+	}
 }
 
 // request is an HTTP request together with what is known of it once it may be served.
@@ -166,6 +171,12 @@ func (h *Handler) authorize(identity access.Identity, n need, chart string) erro
 	}
 }
 
+// bodyError is what went wrong with the body of a request, which is the client's side of it.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return "reading what the client sent: " + e.err.Error() }
+func (e *bodyError) Unwrap() error { return e.err }
+
 // authorizedBody judges again when the body has ended: a token that was revoked while its holder was sending slowly
 // stores nothing.
 type authorizedBody struct {
@@ -179,6 +190,8 @@ func (b *authorizedBody) Read(p []byte) (int, error) {
 		if denied := b.judge(); denied != nil {
 			return n, denied
 		}
+	} else if err != nil {
+		err = &bodyError{err}
 	}
 	return n, err
 }

@@ -363,6 +363,7 @@ func TestInvalidManifests(t *testing.T) {
 		"escaped key twice":  {imageType, `{"config":` + config + `,"\u0063onfig":1}`, `"config" twice`},
 		"key twice below":    {imageType, `{"config":` + config + `,"annotations":{"a":{"b":1},"c":[{"d":1,"d":2}]}}`, `"d" twice`},
 		"deep":               {imageType, `{"config":` + config + `,"x":` + strings.Repeat(`[`, 100) + strings.Repeat(`]`, 100) + `}`, "levels deep"},
+		"many values":        {imageType, `{"config":` + config + `,"x":[` + strings.Repeat(`1,`, 200_000) + `1]}`, "more than 200000 values"},
 		"other mediaType":    {imageType, `{"mediaType":"` + indexType + `","config":` + config + `}`, "was pushed as " + imageType},
 		"mediaType a number": {imageType, `{"mediaType":1,"config":` + config + `}`, "mediaType is not a string"},
 		"no Content-Type":    {"", `{"config":` + config + `}`, "is not a media type"},

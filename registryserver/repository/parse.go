@@ -19,6 +19,10 @@ const (
 
 	// maxDescriptors bounds what one manifest may name; each is looked up in the bucket.
 	maxDescriptors = 4096
+
+	// maxTokens bounds the values, keys and brackets of a manifest, each of which takes many times its own size in
+	// memory when it is read. A manifest of maxDescriptors layers with three annotations each has 100,000.
+	maxTokens = 200_000
 )
 
 // mediaTypePattern is the grammar of RFC 6838, section 4.2, without parameters.
@@ -188,7 +192,10 @@ func checkJSON(content []byte) error {
 	// For each open object its keys; nil for each open list.
 	var open []map[string]struct{}
 	isKey := false
-	for {
+	for tokens := 0; ; tokens++ {
+		if tokens > maxTokens {
+			return invalid("the manifest has more than %d values", maxTokens)
+		}
 		token, err := decoder.Token()
 		if errors.Is(err, io.EOF) && len(open) == 0 {
 			return nil
