@@ -32,8 +32,9 @@ type compiled struct {
 	next time.Time
 }
 
-// compile makes the access snapshot of a registry from its tokens, as they were gathered for it at an instant. Where there is no room for all, the
-// older tokens stay, so that nobody can displace them by making new ones.
+// compile makes the access snapshot of a registry from its tokens, as they were gathered for it at an instant. Where
+// there is no room for all, the older tokens stay, so that nobody can displace them by making new ones; and those of the
+// registry's own namespace before all others, so that no guest can use the room up.
 func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 	out := compiled{refused: map[types.UID]bool{}, access: wire.Access{
 		Version:    wire.AccessVersion,
@@ -42,7 +43,8 @@ func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 		Tokens:     []wire.Token{},
 	}}
 	inputs = slices.SortedFunc(slices.Values(inputs), func(a, b tokens.Input) int {
-		return cmp.Or(a.Token.CreationTimestamp.Compare(b.Token.CreationTimestamp.Time),
+		return cmp.Or(cmp.Compare(guest(a.Token), guest(b.Token)),
+			a.Token.CreationTimestamp.Compare(b.Token.CreationTimestamp.Time),
 			cmp.Compare(a.Token.Namespace, b.Token.Namespace), cmp.Compare(a.Token.Name, b.Token.Name))
 	})
 	room := wire.MaxAccessBytes - envelopeBytes
@@ -74,6 +76,14 @@ func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 	// The form in which the pods have it, so that entries can be compared.
 	out.access = canonical(out.access)
 	return out
+}
+
+// guest is 1 for a token of another namespace than its registry's, else 0.
+func guest(t *v1alpha1.RegistryToken) int {
+	if t.RegistryKey().Namespace == t.Namespace {
+		return 0
+	}
+	return 1
 }
 
 // canonical returns a snapshot as it reads once it was encoded.

@@ -147,6 +147,19 @@ func TestCompileLeavesTheYoungestOut(t *testing.T) {
 	}
 }
 
+func TestTokensOfOtherNamespacesDisplaceNobody(t *testing.T) {
+	inputs := []tokens.Input{issued(t, "own", 0, nil)}
+	for i := range access.MaxTokens {
+		in := issued(t, fmt.Sprintf("foreign-%04d", i), 1, func(token *v1alpha1.RegistryToken) { token.Namespace = "team-b" })
+		in.Registry.Spec.AllowedNamespaces.From = v1alpha1.NamespacesAll
+		inputs = append(inputs, in)
+	}
+	out := compile(newRegistry(), inputs)
+	if out.leftOut != 1 || !slices.ContainsFunc(out.access.Tokens, func(token wire.Token) bool { return token.Name == "team-a/own" }) {
+		t.Errorf("%d tokens are left out, and the one of the registry's own namespace is among them", out.leftOut)
+	}
+}
+
 func TestNarrows(t *testing.T) {
 	token := func(id string, scopes ...wire.Scope) wire.Token {
 		return wire.Token{ID: id, Scopes: scopes, Charts: []string{"*"}}
