@@ -50,7 +50,7 @@ type Config struct {
 	Metrics MetricsConfig `yaml:"metrics"`
 	// Limits bound what one client may take.
 	Limits LimitsConfig `yaml:"limits"`
-	// DrainTimeout is how long running requests may take to finish once the server is told to stop. Default: 30s.
+	// DrainTimeout is how long running pushes and requests may take to finish once the server is told to stop. Default: 30s.
 	DrainTimeout Duration `yaml:"drainTimeout"`
 	// Log is the form of the log on standard error.
 	Log LogConfig `yaml:"log"`

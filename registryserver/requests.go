@@ -55,6 +55,7 @@ type recorded struct {
 	next    http.Handler
 	log     *slog.Logger
 	metrics *metrics
+	pushes  *pushes
 	// patience is how long a client may take for each progressStep of a body.
 	patience time.Duration
 }
@@ -66,6 +67,7 @@ func (s *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := newResponse(w, r, s.patience)
 	answer.Header().Set("X-Request-Id", info.id)
 	s.metrics.running.Inc()
+	pushEnded := s.pushes.begin(r.Method)
 	defer func() {
 		problem := recover()
 		abort, _ := problem.(error)
@@ -77,6 +79,7 @@ func (s *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		s.metrics.running.Dec()
+		pushEnded(answer.status)
 		s.record(r, info, answer, time.Since(started), problem != nil)
 		if problem != nil {
 			// Part of the answer is sent: breaking off is the only way to tell the client that it is not whole.

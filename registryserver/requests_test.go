@@ -18,7 +18,7 @@ func recordedBy(next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
 func recordedWith(patience time.Duration, next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
 	log := new(bytes.Buffer)
 	return httptest.NewServer(&recorded{
-		next: next, log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), metrics: newMetrics("v0"), patience: patience,
+		next: next, pushes: new(pushes), log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), metrics: newMetrics("v0"), patience: patience,
 	}), log
 }
 

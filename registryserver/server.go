@@ -41,6 +41,7 @@ type Server struct {
 	health   *health
 	metrics  *metrics
 	external *url.URL
+	pushes   pushes
 
 	public    *endpoint
 	endpoints []*endpoint
@@ -149,7 +150,7 @@ func (s *Server) listenPublic(ctx context.Context, store *repository.Store, keys
 	s.public = e
 	s.external = s.config.external(e.listener.Addr())
 	e.server.Handler = &recorded{
-		log: s.log, metrics: s.metrics, patience: time.Duration(s.config.Limits.ClientTimeout),
+		log: s.log, metrics: s.metrics, pushes: &s.pushes, patience: time.Duration(s.config.Limits.ClientTimeout),
 		next: ociapi.New(ociapi.Options{
 			Store:        store,
 			Access:       s.enforcer,
@@ -240,8 +241,8 @@ func (s *Server) Addresses() map[string]net.Addr {
 	return addresses
 }
 
-// Run serves until ctx ends, then lets running requests finish, for at most the drain timeout. It returns nil after
-// that, and an error when a listener failed or requests had to be broken off.
+// Run serves until ctx ends, then lets running pushes and requests finish, for at most the drain timeout. It returns nil
+// after that, and an error when a listener failed or requests had to be broken off.
 func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	failed := make(chan error, len(s.endpoints)+1)
@@ -271,19 +272,6 @@ func (s *Server) Run(ctx context.Context) error {
 	stop()
 	running.Wait()
 	return err
-}
-
-// drain refuses new connections and waits for running requests. Health and access go on meanwhile: a token that is
-// revoked now ends what its holder is doing.
-func (s *Server) drain(ctx context.Context) error {
-	s.health.draining.Store(true)
-	s.log.Info("shutting down: running requests may finish", "within", time.Duration(s.config.DrainTimeout))
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.config.DrainTimeout))
-	defer cancel()
-	if err := s.public.server.Shutdown(ctx); err != nil {
-		return fmt.Errorf("requests were broken off after %s: %w", time.Duration(s.config.DrainTimeout), err)
-	}
-	return nil
 }
 
 func (s *Server) close() {

@@ -21,7 +21,7 @@ directory, in DIR.state: the access file access.json, the first token in access.
 addresses in upload.keys. All three are private to the user who runs the server.
 
 A running server takes changes of the access file, of the certificate and of the keys by itself. SIGTERM or Ctrl-C lets
-running requests finish; a second one does not.`
+running pushes finish; a second one does not.`
 
 const serveExample = `  # A registry on a laptop; it prints what to paste into helm
   chartroom serve --dir ./data
@@ -91,7 +91,7 @@ func serveCommand() *cobra.Command {
 		value := flags.String(f.name, "", f.usage)
 		set[f.name] = func(c *registryserver.Config) { *f.field(c) = *value }
 	}
-	drain := flags.Duration("drain-timeout", 30*time.Second, "how long running requests may take to finish at the end")
+	drain := flags.Duration("drain-timeout", 30*time.Second, "how long running pushes and requests may take to finish at the end")
 	set["drain-timeout"] = func(c *registryserver.Config) { c.DrainTimeout = registryserver.Duration(*drain) }
 	return c
 }

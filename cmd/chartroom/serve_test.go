@@ -307,13 +307,7 @@ func TestSIGTERMLetsAPushFinish(t *testing.T) {
 	if err := p.command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "new connections were refused", func() bool {
-		c, err := net.Dial("tcp", host)
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	eventually(t, "the server began to shut down", func() bool { return strings.Contains(p.stderr.String(), "shutting down") })
 	if _, err := connection.Write(content[10:]); err != nil {
 		t.Fatal(err)
 	}
@@ -321,6 +315,17 @@ func TestSIGTERMLetsAPushFinish(t *testing.T) {
 	if err != nil || answer.StatusCode != http.StatusCreated {
 		t.Fatalf("the push was answered %v, %v", answer, err)
 	}
+	// The rest of the push comes in requests of its own, on other connections.
+	if err := p.push("web", "1.0.0", 1000); err != nil {
+		t.Fatalf("a push that had begun could not go on: %v", err)
+	}
+	eventually(t, "new connections were refused", func() bool {
+		c, err := net.Dial("tcp", host)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
 	p.ended = true
 	if err := p.command.Wait(); err != nil {
 		t.Errorf("the server ended with %v: %s", err, p.stderr)
