@@ -128,6 +128,15 @@ func TestReadinessWaitsForThePush(t *testing.T) {
 	if status, state := r.push(operator, snapshot(minted, 4)); status != http.StatusConflict || state.Revision != 5 {
 		t.Errorf("an older push is answered %d %+v", status, state)
 	}
+	var told []string
+	for line := range strings.Lines(r.log.String()) {
+		if strings.Contains(line, "snapshot") && !strings.Contains(line, "source=file") {
+			told = append(told, line)
+		}
+	}
+	if len(told) != 2 || !strings.Contains(told[0], "in force") || !strings.Contains(told[1], "not taken") || !strings.Contains(told[1], "revision 5, and this is 4") {
+		t.Errorf("of two pushes the log says: %q", told)
+	}
 }
 
 // Without an operator a pod serves what it has on disk.

@@ -125,10 +125,10 @@ func (s *Server) newEnforcer() (*access.Enforcer, error) {
 	}), nil
 }
 
-func (s *Server) accessChanged(source string, state wire.AccessState) {
+func (s *Server) accessChanged(source string, state wire.AccessState, problem error) {
 	s.metrics.access(state)
-	if state.Problem != "" {
-		s.log.Warn("an access snapshot was not taken", "source", source, "problem", state.Problem, "revision", state.Revision)
+	if problem != nil {
+		s.log.Warn("an access snapshot was not taken", "source", source, "problem", problem, "revision", state.Revision)
 		return
 	}
 	s.log.Info("access snapshot in force", "source", source, "revision", state.Revision, "digest", state.Digest)

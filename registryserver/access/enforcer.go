@@ -68,8 +68,9 @@ type EnforcerOptions struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Changed, when not nil, is called after each attempt to take a snapshot, with where it came from ("file", "push"
-	// or "state") and the state after it, one call at a time. For logs and metrics; it must not call Push.
-	Changed func(source string, s wire.AccessState)
+	// or "state"), the state after it, and why the snapshot was not taken, which is nil when it was; one call at a
+	// time. For logs and metrics; it must not call Push.
+	Changed func(source string, s wire.AccessState, problem error)
 }
 
 // NewEnforcer reads File and StateDir. A missing or unreadable snapshot is not an error: until there is one, nobody is
@@ -123,7 +124,7 @@ func (e *Enforcer) Push(document []byte) (wire.AccessState, error) {
 	if !errors.Is(err, ErrOlder) {
 		e.report(err)
 	}
-	e.changed(sourcePush)
+	e.changed(sourcePush, err)
 	return e.State(), err
 }
 
@@ -167,12 +168,13 @@ func (e *Enforcer) takeState() {
 		next, err = e.read(document)
 	}
 	if err != nil {
-		e.report(fmt.Errorf("the snapshot kept in %s: %w", e.options.StateDir, err))
+		err = fmt.Errorf("the snapshot kept in %s: %w", e.options.StateDir, err)
+		e.report(err)
 	} else {
 		e.kept = next.state
 		e.current.Store(next)
 	}
-	e.changed(sourceState)
+	e.changed(sourceState, err)
 }
 
 // takeFile looks at File, and takes it when it is not as it was at the last look.
@@ -201,7 +203,7 @@ func (e *Enforcer) takeFile() {
 		err = fmt.Errorf("the access file %s: %w", e.options.File, err)
 	}
 	e.report(err)
-	e.changed(sourceFile)
+	e.changed(sourceFile, err)
 }
 
 // floor puts what the file holds in force, unless something newer was pushed.
@@ -247,9 +249,9 @@ func (e *Enforcer) report(err error) {
 	e.current.Store(&next)
 }
 
-func (e *Enforcer) changed(source string) {
+func (e *Enforcer) changed(source string, problem error) {
 	if e.options.Changed != nil {
-		e.options.Changed(source, e.State())
+		e.options.Changed(source, e.State(), problem)
 	}
 }
 

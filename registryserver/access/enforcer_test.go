@@ -316,8 +316,8 @@ func TestWhatWasPushedHoldsAfterARestart(t *testing.T) {
 	// A state that was damaged is no reason not to start.
 	write(t, kept, []byte("{"))
 	var told []string
-	options.Changed = func(source string, s wire.AccessState) {
-		told = append(told, fmt.Sprint(source, " ", s.Revision, " ", s.Problem != ""))
+	options.Changed = func(source string, s wire.AccessState, problem error) {
+		told = append(told, fmt.Sprint(source, " ", s.Revision, " ", problem != nil))
 	}
 	if got := access.NewEnforcer(options).State(); got.Revision != 2 {
 		t.Errorf("%+v", got)
@@ -331,8 +331,8 @@ func TestWhatWasPushedHoldsAfterARestart(t *testing.T) {
 func TestTheFileBesidePushes(t *testing.T) {
 	options := managed(t)
 	var told []string
-	options.Changed = func(source string, s wire.AccessState) {
-		told = append(told, fmt.Sprint(source, " ", s.Revision, " ", s.Problem != ""))
+	options.Changed = func(source string, s wire.AccessState, problem error) {
+		told = append(told, fmt.Sprint(source, " ", s.Revision, " ", problem != nil))
 	}
 	enforcer := access.NewEnforcer(options)
 	if _, err := enforcer.Push(revision(2).Encode()); err != nil {
@@ -340,12 +340,15 @@ func TestTheFileBesidePushes(t *testing.T) {
 	}
 	other := revision(2)
 	other.Visibility = wire.Public
+	if _, err := enforcer.Push(revision(1).Encode()); err == nil || enforcer.State().Problem != "" {
+		t.Errorf("an older push: %v, %+v", err, enforcer.State())
+	}
 	for _, document := range []wire.Access{revision(1), other, revision(2), revision(3)} {
 		write(t, options.File, document.Encode())
 		enforcer.LookAtFile()
 		enforcer.LookAtFile()
 	}
-	want := []string{"file 0 true", "push 2 false", "file 2 false", "file 2 true", "file 2 false", "file 3 false"}
+	want := []string{"file 0 true", "push 2 false", "push 2 true", "file 2 false", "file 2 true", "file 2 false", "file 3 false"}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error(diff)
 	}

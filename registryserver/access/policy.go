@@ -80,26 +80,32 @@ func compileToken(t wire.Token) (entry, error) {
 		return e, fmt.Errorf("sha256: it must be %d lower-case hexadecimal digits", 2*sha256.Size)
 	}
 	copy(e.fingerprint[:], sum)
+	return e, ValidateGrant(t)
+}
+
+// ValidateGrant says what is wrong with the name, scopes or charts of a token; the error begins with the field and a
+// colon.
+func ValidateGrant(t wire.Token) error {
 	if len(t.Name) > maxNameBytes || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, unprintable) {
-		return e, fmt.Errorf("name: it must be at most %d bytes of printable characters", maxNameBytes)
+		return fmt.Errorf("name: it must be at most %d bytes of printable characters", maxNameBytes)
 	}
 	if len(t.Scopes) == 0 {
-		return e, fmt.Errorf("scopes: there must be at least one of %s", listScopes(wire.Scopes(), ", "))
+		return fmt.Errorf("scopes: there must be at least one of %s", listScopes(wire.Scopes(), ", "))
 	}
 	for _, s := range t.Scopes {
 		if err := ValidateScope(s); err != nil {
-			return e, fmt.Errorf("scopes: %w", err)
+			return fmt.Errorf("scopes: %w", err)
 		}
 	}
 	if len(t.Charts) == 0 || len(t.Charts) > MaxCharts {
-		return e, fmt.Errorf(`charts: there must be 1 to %d globs; "*" is every chart`, MaxCharts)
+		return fmt.Errorf(`charts: there must be 1 to %d globs; "*" is every chart`, MaxCharts)
 	}
 	for _, pattern := range t.Charts {
 		if err := ValidatePattern(pattern); err != nil {
-			return e, fmt.Errorf("charts: %w", err)
+			return fmt.Errorf("charts: %w", err)
 		}
 	}
-	return e, nil
+	return nil
 }
 
 // ValidateScope says that a scope is unknown, and which ones there are.

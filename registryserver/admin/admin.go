@@ -25,7 +25,7 @@ type Options struct {
 	Registry string
 	// Enforcer takes the snapshots.
 	Enforcer *access.Enforcer
-	// Log is told of each snapshot that was applied or refused.
+	// Log is told of snapshots that did not arrive; of all others Enforcer tells.
 	Log *slog.Logger
 }
 
@@ -62,11 +62,6 @@ func (o Options) putAccess(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusUnprocessableEntity
 	case err != nil:
 		status = http.StatusInternalServerError
-	}
-	if err != nil {
-		o.Log.Warn("access snapshot refused", "error", err, "revision", state.Revision)
-	} else {
-		o.Log.Info("access snapshot applied", "revision", state.Revision)
 	}
 	respond(w, status, state)
 }
