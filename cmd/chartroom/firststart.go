@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/chartroom-dev/chartroom/registryserver"
@@ -32,28 +32,26 @@ var errOthersAccess = errors.New("the access file was made by another program in
 func ensureAccess(path string) (firstToken, error) {
 	first := firstToken{file: strings.TrimSuffix(path, ".json") + ".token"}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(first.file); err != nil {
+		if !isOf(first.file, path) {
 			first.file = ""
 		}
 		return first, nil
 	}
-	token, err := access.Mint(rand.Reader)
-	if err != nil {
-		return first, err
-	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return first, fmt.Errorf("making the folder of the access file: %w", err)
 	}
-	err = access.EditFile(path, func(a *wire.Access) error {
+	err := access.EditFile(path, func(a *wire.Access) (err error) {
 		if a.Revision > 0 {
 			return errOthersAccess
 		}
-		a.Tokens = append(a.Tokens, wire.Token{
-			ID: token.ID(), SHA256: token.SHA256(), Name: "first",
-			Scopes: []wire.Scope{wire.ReadPackages, wire.WritePackages}, Charts: []string{"*"},
+		first.token, err = addToken(a, wire.Token{
+			Name: "first", Scopes: []wire.Scope{wire.ReadPackages, wire.WritePackages}, Charts: []string{"*"},
 		})
+		if err != nil {
+			return err
+		}
 		// Before the access file: when this fails, the next start tries again.
-		return writePrivate(first.file, token.Reveal()+"\n")
+		return writePrivate(first.file, first.token.Reveal()+"\n")
 	})
 	if errors.Is(err, errOthersAccess) {
 		return first, nil
@@ -61,8 +59,23 @@ func ensureAccess(path string) (firstToken, error) {
 	if err != nil {
 		return first, fmt.Errorf("making the access file %s: %w", path, err)
 	}
-	first.token, first.made = token, true
+	first.made = true
 	return first, nil
+}
+
+// isOf reports whether a file holds a token that the access file has. The first token may have been revoked since.
+func isOf(file, path string) bool {
+	content, err := os.ReadFile(file) //nolint:gosec // The path is the administrator's own.
+	if err != nil {
+		return false
+	}
+	token, err := access.ParseToken(strings.TrimSpace(string(content)))
+	if err != nil {
+		return false
+	}
+	a, err := access.ReadFile(path)
+	// An access file that cannot be read says nothing against the token; the log says what is wrong with it.
+	return err != nil || slices.ContainsFunc(a.Tokens, hasID(token.ID()))
 }
 
 // writePrivate replaces the file at path by one that was private from the first byte on.
@@ -98,11 +111,14 @@ func greet(w io.Writer, terminal bool, c registryserver.Config, address *url.URL
 	source := displayed(first.file)
 	if first.file == "" {
 		source = "TOKEN-FILE"
+		fmt.Fprintf(w, "Put a token into a file, for example a new one:\n\n  (umask 077; chartroom token create --access %s --scopes read_packages,write_packages > %s)\n\n", displayed(c.Access.File), source)
 	}
 	fmt.Fprintf(w, "  helm registry login %s --username chartroom --password-stdin%s < %s\n", address.Host, plain, source)
 	fmt.Fprintf(w, "  helm push mychart-0.1.0.tgz oci://%s/%s%s\n", address.Host, name, plain)
 	fmt.Fprintf(w, "  helm pull oci://%s/%s/mychart --version 0.1.0%s\n\n", address.Host, name, plain)
-	if plain == "" {
+	if plain != "" {
+		fmt.Fprint(w, "Helm up to 3.17 has no --plain-http at login: leave it out there.\n\n")
+	} else {
 		fmt.Fprint(w, "Where the certificate is not a public authority's, add --ca-file with the file of its authority to each line.\n\n")
 	}
 }

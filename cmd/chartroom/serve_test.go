@@ -85,6 +85,30 @@ func TestGreetingShowsTheTokenOnATerminal(t *testing.T) {
 	}
 }
 
+func TestGreetingSaysWhatOldHelmsDoNotKnow(t *testing.T) {
+	var out bytes.Buffer
+	greet(&out, false, registryserver.Config{}.WithDefaults(), &url.URL{Scheme: "http", Host: "127.0.0.1:5000"}, firstToken{file: "access.token"})
+	if !strings.Contains(out.String(), "Helm up to 3.17 has no --plain-http at login") {
+		t.Errorf("the greeting is:\n%s", &out)
+	}
+}
+
+// The lines to paste must not name a token that is no longer valid.
+func TestGreetingAfterTheFirstTokenWasRevoked(t *testing.T) {
+	folder := t.TempDir()
+	p := serveDir(t, folder)
+	_ = p.end(syscall.SIGKILL)
+	file := filepath.Join(folder, "data.state", "access.json")
+	if out, err := exec.Command(binary, "token", "revoke", "--access", file, strings.Split(p.token, "_")[1]).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	again := serveDir(t, folder)
+	if strings.Contains(again.stdout, "access.token") || !strings.Contains(again.stdout, "< TOKEN-FILE\n") ||
+		!strings.Contains(again.stdout, "chartroom token create --access data.state/access.json --scopes read_packages,write_packages > TOKEN-FILE") {
+		t.Errorf("the greeting is:\n%s", again.stdout)
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.WriteFile(filepath.Join(folder, "bad.yaml"), []byte("lissten: x\n"), 0o600); err != nil {
@@ -109,6 +133,9 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --config bad.yaml", 1, "lissten"},
 		{"serve --listen 192.0.2.1:1", 1, "listen"},
 		{"token create", 2, "access"},
+		{"token create --access a.json --scopes=", 2, "--scopes: "},
+		{"token create --access a.json --charts Foo", 2, "--charts: "},
+		{"token create --access a.json --ttl 0", 2, "--ttl: "},
 	} {
 		command := exec.Command(binary, strings.Fields(c.args)...)
 		command.Dir = folder

@@ -12,16 +12,16 @@ import (
 
 // Full or read-only storage refuses pushes with words, and everything else goes on.
 func TestStorageThatIsFullOrReadOnly(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("a small file system can only be mounted by root; package dir tests its errors without")
-	}
 	folder := t.TempDir()
 	data := filepath.Join(folder, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=2m"); err != nil {
-		t.Skipf("mounting a small file system: %v", err)
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("mount a small file system: %v", err)
+		}
+		t.Skipf("NOT RUN: mounting a small file system needs root: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(data, syscall.MNT_DETACH); err != nil {

@@ -67,15 +67,11 @@ of characters, "/" included, and "?" is any one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, s := range scopes {
-				if err := access.ValidateScope(wire.Scope(s)); err != nil {
-					return &usageError{fmt.Errorf("--scopes: %w", err)}
-				}
 				grant.Scopes = append(grant.Scopes, wire.Scope(s))
 			}
-			for _, pattern := range grant.Charts {
-				if err := access.ValidatePattern(pattern); err != nil {
-					return &usageError{fmt.Errorf("--charts: %w", err)}
-				}
+			// The flags have the names of the fields.
+			if err := access.ValidateGrant(grant); err != nil {
+				return &usageError{fmt.Errorf("--%w", err)}
 			}
 			if cmd.Flags().Changed("ttl") {
 				if ttl < time.Second {
@@ -84,7 +80,11 @@ of characters, "/" included, and "?" is any one.`,
 				expiry := time.Now().UTC().Add(ttl).Truncate(time.Second)
 				grant.ExpiresAt = &expiry
 			}
-			token, err := addToken(file, grant)
+			var token access.Token
+			err := access.EditFile(file, func(a *wire.Access) (err error) {
+				token, err = addToken(a, grant)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -105,21 +105,16 @@ of characters, "/" included, and "?" is any one.`,
 	return cmd
 }
 
-// addToken mints a token, adds it to an access file with the name, scopes, charts and expiry of grant, and returns it.
-// The file is created when there is none.
-func addToken(file string, grant wire.Token) (access.Token, error) {
-	var token access.Token
-	err := access.EditFile(file, func(a *wire.Access) (err error) {
-		for taken := true; taken; taken = slices.ContainsFunc(a.Tokens, hasID(token.ID())) {
-			if token, err = access.Mint(rand.Reader); err != nil {
-				return err
-			}
+// addToken mints a token, adds it to a with the name, scopes, charts and expiry of grant, and returns it.
+func addToken(a *wire.Access, grant wire.Token) (token access.Token, err error) {
+	for taken := true; taken; taken = slices.ContainsFunc(a.Tokens, hasID(token.ID())) {
+		if token, err = access.Mint(rand.Reader); err != nil {
+			return access.Token{}, err
 		}
-		grant.ID, grant.SHA256 = token.ID(), token.SHA256()
-		a.Tokens = append(a.Tokens, grant)
-		return nil
-	})
-	return token, err
+	}
+	grant.ID, grant.SHA256 = token.ID(), token.SHA256()
+	a.Tokens = append(a.Tokens, grant)
+	return token, nil
 }
 
 func hasID(id string) func(wire.Token) bool {

@@ -101,11 +101,13 @@ func TestTokenCreateRefuses(t *testing.T) {
 		want []string
 	}{
 		"an unknown scope": {[]string{"--scopes", "read_packages,admin"}, []string{"--scopes", `"admin"`, "read_packages, write_packages, delete_packages"}},
-		"no scope":         {[]string{"--scopes", ""}, []string{"at least one", "read_packages, write_packages, delete_packages"}},
+		"no scope":         {[]string{"--scopes", ""}, []string{"--scopes: ", "at least one", "read_packages, write_packages, delete_packages"}},
 		"a bad glob":       {[]string{"--charts", "a,B*"}, []string{"--charts", `"B*"`}},
+		"no glob":          {[]string{"--charts", ""}, []string{"--charts: ", "every chart"}},
 		"no time to live":  {[]string{"--ttl", "0s"}, []string{"--ttl", "720h"}},
 		"less than none":   {[]string{"--ttl", "-1h"}, []string{"--ttl", "720h"}},
-		"a bad name":       {[]string{"--name", "a\nb"}, []string{"name"}},
+		"a bad name":       {[]string{"--name", "a\nb"}, []string{"--name: ", "printable"}},
+		"a long name":      {[]string{"--name", strings.Repeat("n", 400)}, []string{"--name: ", "320"}},
 		"an argument":      {[]string{"ci"}, []string{"ci"}},
 	} {
 		file := filepath.Join(t.TempDir(), "access.json")
@@ -113,6 +115,10 @@ func TestTokenCreateRefuses(t *testing.T) {
 		if err == nil || stdout != "" {
 			t.Errorf("%s: %q, %v", name, stdout, err)
 			continue
+		}
+		// What takes arguments is cobra's to judge, before the command runs.
+		if usage := new(usageError); name != "an argument" && !errors.As(err, &usage) {
+			t.Errorf("%s is no usage error: %v", name, err)
 		}
 		for _, want := range c.want {
 			if !strings.Contains(err.Error(), want) {
