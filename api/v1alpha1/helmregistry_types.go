@@ -245,8 +245,8 @@ type LocalObjectReference struct {
 type Exposure struct {
 	// Host is the host, with a port where it is not the usual one, under which clients reach the registry, for example
 	// charts.example.com or charts.example.com:8443; NAME.NAMESPACE.svc where nothing is written. No two registries of a
-	// cluster may have the same: the older one has it, the other is Stalled with the reason AddressTaken. Making the name
-	// lead to the Service is up to you.
+	// cluster may have the same: the older one has it, the other is Stalled with the reason AddressTaken. Registries of one
+	// namespace may share a name under several ports. Making the name lead to the Service is up to you.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=259

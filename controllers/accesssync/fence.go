@@ -74,6 +74,6 @@ func (r *Reconciler) evict(ctx context.Context, registry *v1alpha1.HelmRegistry,
 		return err
 	}
 	r.Recorder.Eventf(registry, pod, corev1.EventTypeWarning, "ReplicaUnreachable", "Fence",
-		"the pod %s did not confirm that access was taken away; it was taken out of the Service and deleted", pod.Name)
+		"The pod %s did not confirm that access was taken away; it was taken out of the Service and deleted.", pod.Name)
 	return nil
 }

@@ -81,6 +81,6 @@ func (r *Reconciler) deleteClaim(ctx context.Context, registry *v1alpha1.HelmReg
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting claim %s: %w", key, err)
 	}
-	r.Events.Eventf(registry, claim, corev1.EventTypeNormal, "ClaimDeleted", "Delete", "claim %s was deleted with the charts in it, as deletionPolicy says", key.Name)
+	r.Events.Eventf(registry, claim, corev1.EventTypeNormal, "ClaimDeleted", "Delete", "Claim %s was deleted with the charts in it, as deletionPolicy says.", key.Name)
 	return nil
 }

@@ -150,8 +150,24 @@ func waiting(reason, format string, args ...any) error {
 	return &waitingError{reason, fmt.Sprintf(format, args...)}
 }
 
+// judged says what an error of a phase means to the registry's owner, who cannot read the operator's log: what the API
+// server refuses is said in its words.
+func judged(err error) error {
+	var stop *stalledError
+	var wait *waitingError
+	switch {
+	case errors.As(err, &stop), errors.As(err, &wait):
+	case apierrors.IsInvalid(err):
+		return stalled("ObjectRefused", "the API server refuses what is asked for: %s", rootMessage(err))
+	case apierrors.IsForbidden(err):
+		return waiting("ObjectRefused", "the API server refuses what is asked for: %s", rootMessage(err))
+	}
+	return err
+}
+
 // note files what a phase returned.
 func (s *scope) note(err error) {
+	err = judged(err)
 	var stop *stalledError
 	var wait *waitingError
 	switch {

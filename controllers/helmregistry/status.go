@@ -127,6 +127,7 @@ func (s *scope) summary(parts []status.Part) status.Summary {
 
 // refusal turns what a phase returned into a finding.
 func refusal(err error) status.Finding {
+	err = judged(err)
 	var stop *stalledError
 	var wait *waitingError
 	switch {

@@ -2,8 +2,10 @@ package helmregistry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -105,13 +107,13 @@ func (r *Reconciler) claimSize(ctx context.Context, s *scope, claim *corev1.Pers
 	return want, nil
 }
 
-// rootMessage is what the API server said, without the wrapping.
+// rootMessage is what the API server said, without the wrapping, and without the comparison of specs that it may add.
 func rootMessage(err error) string {
-	for {
-		inner, ok := err.(interface{ Unwrap() error })
-		if !ok || inner.Unwrap() == nil {
-			return err.Error()
-		}
-		err = inner.Unwrap()
+	var answer apierrors.APIStatus
+	message := err.Error()
+	if errors.As(err, &answer) {
+		message = answer.Status().Message
 	}
+	message, _, _ = strings.Cut(message, "\n")
+	return message
 }

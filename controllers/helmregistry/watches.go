@@ -27,7 +27,7 @@ import (
 // the metadata is watched and kept in memory.
 func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
 	for name, value := range map[string]client.IndexerFunc{
-		indexHost: func(o client.Object) []string { return []string{o.(*v1alpha1.HelmRegistry).Host()} },
+		indexHost: func(o client.Object) []string { return []string{desired.Hostname(o.(*v1alpha1.HelmRegistry))} },
 		indexSecret: func(o client.Object) []string {
 			if ref := o.(*v1alpha1.HelmRegistry).Spec.TLS.SecretRef; ref != nil {
 				return []string{ref.Name}
@@ -64,7 +64,7 @@ func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
 // ofSameHost wakes those that wait for a host: the change may have set it free.
 func (r *Reconciler) ofSameHost(ctx context.Context, object client.Object) []reconcile.Request {
 	changed := object.(*v1alpha1.HelmRegistry)
-	return r.find(ctx, func(other *v1alpha1.HelmRegistry) bool { return other.UID != changed.UID }, client.MatchingFields{indexHost: changed.Host()})
+	return r.find(ctx, func(other *v1alpha1.HelmRegistry) bool { return other.UID != changed.UID }, client.MatchingFields{indexHost: desired.Hostname(changed)})
 }
 
 // ofSecret wakes the registry that a Secret belongs to, those that serve with it, and all when it is an authority.

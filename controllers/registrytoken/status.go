@@ -7,10 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/controllers/internal/status"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
 )
 
@@ -28,90 +28,88 @@ const unreachableAfter = 10 * time.Minute
 
 // setConditions computes every condition of a token.
 func setConditions(s *scope) {
-	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
-		meta.SetStatusCondition(&s.in.Token.Status.Conditions, metav1.Condition{
-			Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: s.in.Token.Generation,
-		})
-	}
-	// remarks sets Reconciling and Stalled, which are there only when they are true.
-	remarks := func(reconciling, stalled bool, reason, message string) {
-		for kind, holds := range map[string]bool{v1alpha1.ConditionReconciling: reconciling, v1alpha1.ConditionStalled: stalled} {
-			if holds {
-				set(kind, metav1.ConditionTrue, reason, message)
-			} else {
-				meta.RemoveStatusCondition(&s.in.Token.Status.Conditions, kind)
-			}
-		}
-	}
+	token := s.in.Token
+	summary, parts := s.findings()
+	token.Status.Conditions = status.Conditions(token.Status.Conditions, token.Generation, summary, parts)
+}
+
+// findings are what the conditions say.
+func (s *scope) findings() (status.Summary, []status.Part) {
 	d := s.decision
 	if d.Action == tokens.Revoke {
-		reason, message, done := s.revocation()
-		set(v1alpha1.ConditionReady, metav1.ConditionFalse, d.Reason, d.Message)
-		if !meta.IsStatusConditionTrue(s.in.Token.Status.Conditions, v1alpha1.ConditionRevoked) {
-			set(v1alpha1.ConditionRevoked, truth(done), reason, message)
-		}
-		meta.RemoveStatusCondition(&s.in.Token.Status.Conditions, v1alpha1.ConditionPropagated)
-		remarks(!done, done, d.Reason, d.Message)
-		return
+		revoked := s.revocation()
+		return status.Summary{Ready: status.IsNot(d.Reason, d.Message), Stalled: revoked.True()},
+			[]status.Part{{Type: v1alpha1.ConditionRevoked, Finding: revoked}}
 	}
-	meta.RemoveStatusCondition(&s.in.Token.Status.Conditions, v1alpha1.ConditionRevoked)
 	if s.failure != nil {
 		message := fmt.Sprintf("the Secret %s could not be written (%s); the operator's log says more", s.in.Token.SecretName(), apierrors.ReasonForError(s.failure))
-		set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonWriteFailed, message)
-		remarks(true, false, reasonWriteFailed, message)
-		return
+		var kept []status.Part
+		if before := s.before(v1alpha1.ConditionPropagated); before != nil {
+			kept = append(kept, status.Part{Type: v1alpha1.ConditionPropagated, Finding: *before})
+		}
+		return status.Summary{Ready: status.IsNot(reasonWriteFailed, message)}, kept
 	}
-	propagated, reason, message := s.propagation()
-	set(v1alpha1.ConditionPropagated, propagated, reason, message)
-	if d.Action == tokens.Wait || d.Action == tokens.Stall || d.Action == tokens.Expire {
-		set(v1alpha1.ConditionReady, metav1.ConditionFalse, d.Reason, d.Message)
-		remarks(d.Action == tokens.Wait, d.Action != tokens.Wait, d.Reason, d.Message)
-		return
+	propagated := s.propagation()
+	parts := []status.Part{{Type: v1alpha1.ConditionPropagated, Finding: propagated}}
+	switch {
+	case d.Action == tokens.Wait || d.Action == tokens.Stall || d.Action == tokens.Expire:
+		return status.Summary{Ready: status.IsNot(d.Reason, d.Message), Stalled: d.Action != tokens.Wait}, parts
+	case propagated.True():
+		message := fmt.Sprintf("the token is in the Secret %s and in force", s.in.Token.SecretName())
+		return status.Summary{Ready: status.Is(tokens.ReasonPublished, message)}, parts
 	}
-	if propagated == metav1.ConditionTrue {
-		reason, message = tokens.ReasonPublished, fmt.Sprintf("the token is in the Secret %s and in force", s.in.Token.SecretName())
+	return status.Summary{Ready: propagated, Stalled: s.known && s.state.Stalled}, parts
+}
+
+// before returns what a condition said before; nil when it was not there.
+func (s *scope) before(kind string) *status.Finding {
+	c := meta.FindStatusCondition(s.in.Token.Status.Conditions, kind)
+	if c == nil {
+		return nil
 	}
-	set(v1alpha1.ConditionReady, propagated, reason, message)
-	stalled := propagated != metav1.ConditionTrue && s.known && s.state.Stalled
-	remarks(propagated != metav1.ConditionTrue && !stalled, stalled, reason, message)
+	return &status.Finding{Status: c.Status, Reason: c.Reason, Message: c.Message}
 }
 
 // propagation says whether every live pod enforces the token as it is now.
-func (s *scope) propagation() (metav1.ConditionStatus, string, string) {
+func (s *scope) propagation() status.Finding {
 	if !s.decision.InForce {
-		return metav1.ConditionFalse, s.decision.Reason, s.decision.Message
+		return status.IsNot(s.decision.Reason, s.decision.Message)
 	}
 	entry := tokens.Entry(s.in.Token, s.decision.Credential)
-	switch before := meta.FindStatusCondition(s.in.Token.Status.Conditions, v1alpha1.ConditionPropagated); {
+	before := meta.FindStatusCondition(s.in.Token.Status.Conditions, v1alpha1.ConditionPropagated)
+	switch {
 	case s.known && s.state.Holds(entry):
-		return metav1.ConditionTrue, reasonConfirmed, "every pod of the registry enforces the token"
+		return status.Is(reasonConfirmed, "every pod of the registry enforces the token")
 	case s.known && s.state.Reason != "":
-		return metav1.ConditionFalse, s.state.Reason, s.state.Message
+		return status.IsNot(s.state.Reason, s.state.Message)
 	case s.known:
-		return metav1.ConditionFalse, ledger.ReasonWaitingForReplicas, "the access snapshot with the token is under way"
+		return status.IsNot(ledger.ReasonWaitingForReplicas, "the access snapshot with the token is under way")
 	case before != nil && before.ObservedGeneration == s.in.Token.Generation && s.decision.Action == tokens.Keep:
 		// The operator has just started: what was proved before is not taken back before the pods were asked.
-		return before.Status, before.Reason, before.Message
+		return *s.before(v1alpha1.ConditionPropagated)
 	}
-	return metav1.ConditionFalse, reasonPending, "the pods of the registry have not been asked yet"
+	return status.IsNot(reasonPending, "the pods of the registry have not been asked yet")
 }
 
 // revocation says whether every live pod refuses the token.
-func (s *scope) revocation() (reason, message string, done bool) {
+func (s *scope) revocation() status.Finding {
+	if before := s.before(v1alpha1.ConditionRevoked); before != nil && before.True() {
+		return *before
+	}
 	if s.proved {
-		return reasonConfirmed, "no pod of the registry admits the token since " + s.in.Now.UTC().Format(time.RFC3339), true
+		return status.Is(reasonConfirmed, "no pod of the registry admits the token since "+s.in.Now.UTC().Format(time.RFC3339))
 	}
 	if s.gone {
-		return reasonRegistryGone, "the registry or its namespace is gone or being deleted, and its pods with it", true
+		return status.Is(reasonRegistryGone, "the registry or its namespace is gone or being deleted, and its pods with it")
 	}
-	message = "the access snapshot without the token is under way"
+	message := "the access snapshot without the token is under way"
 	if s.known && s.state.Reason != "" {
 		message = s.state.Message
 	}
 	if s.waited() >= unreachableAfter {
-		return reasonReplicaUnreachable, message, false
+		return status.IsNot(reasonReplicaUnreachable, message)
 	}
-	return ledger.ReasonWaitingForReplicas, message, false
+	return status.IsNot(ledger.ReasonWaitingForReplicas, message)
 }
 
 // waited is how long a revocation has been waiting for its proof.
@@ -124,13 +122,6 @@ func (s *scope) waited() time.Duration {
 		return 0
 	}
 	return s.in.Now.Sub(c.LastTransitionTime.Time)
-}
-
-func truth(b bool) metav1.ConditionStatus {
-	if b {
-		return metav1.ConditionTrue
-	}
-	return metav1.ConditionFalse
 }
 
 // pause returns when time alone will change something; zero is never.

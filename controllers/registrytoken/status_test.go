@@ -51,25 +51,25 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "True Published", "Propagated": "True Confirmed"}, ""},
 		"waiting for pods": {
 			scope{decision: keep, known: true, state: ledger.State{Total: 2, Confirmed: 1, Newest: holding, Reason: "WaitingForReplicas", Message: "waiting for charts-2"}}, nil,
-			map[string]string{"Ready": "False WaitingForReplicas", "Propagated": "False WaitingForReplicas", "Reconciling": "True WaitingForReplicas"}, "charts-2"},
+			map[string]string{"Ready": "False WaitingForReplicas", "Propagated": "False WaitingForReplicas", "Reconciling": "True Progressing"}, "charts-2"},
 		"not compiled yet": {
 			scope{decision: keep, known: true, state: ledger.State{Total: 1, Confirmed: 1}}, nil,
-			map[string]string{"Ready": "False WaitingForReplicas", "Propagated": "False WaitingForReplicas", "Reconciling": "True WaitingForReplicas"}, "under way"},
+			map[string]string{"Ready": "False WaitingForReplicas", "Propagated": "False WaitingForReplicas", "Reconciling": "True Progressing"}, "under way"},
 		"left out": {
 			scope{decision: keep, known: true, state: ledger.State{Total: 1, Confirmed: 1, Reason: "TooManyTokens", Stalled: true}}, nil,
 			map[string]string{"Ready": "False TooManyTokens", "Propagated": "False TooManyTokens", "Stalled": "True TooManyTokens"}, ""},
 		"pods not asked yet": {
 			scope{decision: keep}, nil,
-			map[string]string{"Ready": "False Pending", "Propagated": "False Pending", "Reconciling": "True Pending"}, ""},
+			map[string]string{"Ready": "False Pending", "Propagated": "False Pending", "Reconciling": "True Progressing"}, ""},
 		"operator started again": {
 			scope{decision: keep}, []metav1.Condition{condition("Propagated", metav1.ConditionTrue, "Confirmed", now, 2)},
 			map[string]string{"Ready": "True Published", "Propagated": "True Confirmed"}, ""},
 		"operator started again, spec changed": {
 			scope{decision: keep}, []metav1.Condition{condition("Propagated", metav1.ConditionTrue, "Confirmed", now, 1)},
-			map[string]string{"Ready": "False Pending", "Propagated": "False Pending", "Reconciling": "True Pending"}, ""},
+			map[string]string{"Ready": "False Pending", "Propagated": "False Pending", "Reconciling": "True Progressing"}, ""},
 		"no registry": {
 			scope{decision: tokens.Decision{Action: tokens.Wait, Reason: "RegistryNotFound"}}, nil,
-			map[string]string{"Ready": "False RegistryNotFound", "Propagated": "False RegistryNotFound", "Reconciling": "True RegistryNotFound"}, ""},
+			map[string]string{"Ready": "False RegistryNotFound", "Propagated": "False RegistryNotFound", "Reconciling": "True Progressing"}, ""},
 		"expired": {
 			scope{decision: tokens.Decision{Action: tokens.Expire, Reason: "Expired"}}, nil,
 			map[string]string{"Ready": "False Expired", "Propagated": "False Expired", "Stalled": "True Expired"}, ""},
@@ -78,15 +78,15 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "False InvalidSecretTemplate", "Propagated": "True Confirmed", "Stalled": "True InvalidSecretTemplate"}, ""},
 		"Secret refused by the API server": {
 			scope{decision: keep, failure: errors.New("secret content")}, nil,
-			map[string]string{"Ready": "False WriteFailed", "Reconciling": "True WriteFailed"}, "log"},
+			map[string]string{"Ready": "False WriteFailed", "Reconciling": "True Progressing"}, "log"},
 		"revoked, waiting": {
 			scope{decision: revoke, known: true, state: ledger.State{Total: 1, Reason: "WaitingForReplicas", Message: "waiting for charts-1"}},
 			[]metav1.Condition{condition("Propagated", metav1.ConditionTrue, "Confirmed", now, 1), condition("Revoked", metav1.ConditionFalse, "WaitingForReplicas", now.Add(-time.Minute), 2)},
-			map[string]string{"Ready": "False Revoked", "Revoked": "False WaitingForReplicas", "Reconciling": "True Revoked"}, "charts-1"},
+			map[string]string{"Ready": "False Revoked", "Revoked": "False WaitingForReplicas", "Reconciling": "True Progressing"}, "charts-1"},
 		"revoked, waiting for long": {
 			scope{decision: revoke, known: true, state: ledger.State{Total: 1, Reason: "WaitingForReplicas", Message: "waiting for charts-1"}},
 			[]metav1.Condition{condition("Revoked", metav1.ConditionFalse, "WaitingForReplicas", now.Add(-10*time.Minute), 2)},
-			map[string]string{"Ready": "False Revoked", "Revoked": "False ReplicaUnreachable", "Reconciling": "True Revoked"}, "charts-1"},
+			map[string]string{"Ready": "False Revoked", "Revoked": "False ReplicaUnreachable", "Reconciling": "True Progressing"}, "charts-1"},
 		"revoked, no registry": {
 			scope{decision: revoke, gone: true}, nil,
 			map[string]string{"Ready": "False Revoked", "Revoked": "True RegistryGone", "Stalled": "True Revoked"}, ""},
@@ -107,6 +107,9 @@ func TestConditions(t *testing.T) {
 				found = found || strings.Contains(condition.Message, c.message)
 				if strings.Contains(condition.Message, "secret content") {
 					t.Errorf("the message quotes an error: %s", condition.Message)
+				}
+				if first := condition.Message[:min(1, len(condition.Message))]; first != strings.ToUpper(first) && condition.Message != "before" {
+					t.Errorf("the message is no sentence: %s", condition.Message)
 				}
 				if condition.ObservedGeneration != 2 {
 					t.Errorf("%s is about generation %d", condition.Type, condition.ObservedGeneration)

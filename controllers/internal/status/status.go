@@ -68,7 +68,7 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	var out []metav1.Condition
 	for _, part := range append(all, parts...) {
 		condition := metav1.Condition{
-			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: sentence(shorten(part.Message)), ObservedGeneration: generation,
+			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: Sentence(shorten(part.Message)), ObservedGeneration: generation,
 		}
 		one := []metav1.Condition{}
 		if before := meta.FindStatusCondition(old, part.Type); before != nil {
@@ -80,9 +80,9 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	return out
 }
 
-// sentence makes a sentence of what a phase said: findings come from errors too, which begin small and end open. A first
+// Sentence makes a sentence of what a phase said: findings come from errors too, which begin small and end open. A first
 // word that is the name of something, such as ca.crt or spec.podTemplate, is written as it is.
-func sentence(message string) string {
+func Sentence(message string) string {
 	first, size := utf8.DecodeRuneInString(message)
 	if size == 0 {
 		return message
