@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		"RaceReplace":        testRaceReplace,
 		"RacePutAndDelete":   testRacePutAndDelete,
 		"RaceInOneDirectory": testRaceInOneDirectory,
+		"RaceList":           testRaceList,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}

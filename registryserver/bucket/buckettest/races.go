@@ -164,3 +164,31 @@ func testRaceInOneDirectory(t *testing.T, b bucket.Bucket) {
 	})
 	wantNothing(t, b)
 }
+
+// testRaceList checks that listings go on while what they list comes and goes, and never leave out what stays.
+func testRaceList(t *testing.T, b bucket.Bucket) {
+	mustPut(t, b, "list/stays", "x")
+	race(func(racer int) {
+		for range 50 {
+			if racer%2 == 0 {
+				key := fmt.Sprintf("list/goes/%d/k", racer%4)
+				if _, err := put(t.Context(), b, key, "x", bucket.Condition{}); err != nil {
+					t.Error(err)
+				}
+				if err := b.Delete(t.Context(), key, bucket.Condition{}); err != nil {
+					t.Error(err)
+				}
+				continue
+			}
+			for _, o := range []bucket.ListOptions{{Prefix: "list/"}, {Prefix: "list/", Delimiter: "/"}, {Prefix: "list/goes/"}} {
+				p, err := b.List(t.Context(), o)
+				if err != nil {
+					t.Errorf("list %+v: %v", o, err)
+				}
+				if o.Prefix == "list/" && (len(p.Objects) == 0 || p.Objects[len(p.Objects)-1].Key != "list/stays") {
+					t.Errorf("list %+v: %+v", o, p.Objects)
+				}
+			}
+		}
+	})
+}

@@ -150,9 +150,13 @@ func (l *lister) visit(ctx context.Context, root *os.Root, name, base string) er
 }
 
 // smallest returns the n names of a directory that come first in the listing, behind last. Names of directories end
-// in a slash, since that is how their keys compare: "a-b" is before "a/b".
+// in a slash, since that is how their keys compare: "a-b" is before "a/b". A directory that is removed meanwhile, as
+// deletes do with empty ones, has none.
 func (l *lister) smallest(root *os.Root, base, last string, n int) ([]string, error) {
 	d, err := root.Open(".")
+	if isMissing(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +180,7 @@ func (l *lister) smallest(root *os.Root, base, last string, n int) ([]string, er
 			slices.Sort(names)
 			names = names[:n]
 		}
-		if isEOF(err) {
+		if isEOF(err) || isMissing(err) {
 			slices.Sort(names)
 			return names, nil
 		}
@@ -194,6 +198,9 @@ func holdsObject(parent *os.Root, name string) (bool, error) {
 	}
 	defer func() { _ = root.Close() }()
 	d, err := root.Open(".")
+	if isMissing(err) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -211,7 +218,7 @@ func holdsObject(parent *os.Root, name string) (bool, error) {
 				return some, err
 			}
 		}
-		if isEOF(err) {
+		if isEOF(err) || isMissing(err) {
 			return false, nil
 		}
 		if err != nil {
