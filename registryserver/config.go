@@ -129,6 +129,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// unknownField is what the YAML reader says of one; the type is of no use to who wrote the file.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // LoadConfig reads a configuration file. It applies no defaults and does not judge: New does.
 func LoadConfig(path string) (Config, error) {
 	var c Config
@@ -147,7 +150,7 @@ func LoadConfig(path string) (Config, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return c, fmt.Errorf("reading the configuration %s: %w", path, err)
+		return c, fmt.Errorf("reading the configuration %s: %s", path, unknownField.ReplaceAllString(err.Error(), "the field $1 is unknown"))
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("the configuration %s holds more than one document", path)

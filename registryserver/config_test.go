@@ -60,8 +60,8 @@ func requireAllSet(t *testing.T, path string, v reflect.Value) {
 
 func TestConfigFileIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ content, words string }{
-		"an unknown field":     {"lisen: 127.0.0.1:1\n", "lisen"},
-		"an unknown field in":  {"storage: {dir: x, s3: y}\n", "s3"},
+		"an unknown field":     {"lisen: 127.0.0.1:1\n", "line 1: the field lisen is unknown"},
+		"an unknown field in":  {"storage: {dir: x, s3: y}\n", "line 1: the field s3 is unknown"},
 		"a duplicate field":    {"listen: a\nlisten: b\n", "listen"},
 		"two documents":        {"listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "more than one document"},
 		"a bad duration":       {"drainTimeout: soon\n", "soon"},
