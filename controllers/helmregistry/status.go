@@ -52,7 +52,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, s *scope) error {
 	if s.summary(nil).Stalled || len(s.failures) > 0 {
 		kind = corev1.EventTypeWarning
 	}
-	r.Events.Eventf(s.registry, nil, kind, after.Reason, "Reconcile", "%s", after.Message)
+	r.Events.Eventf(s.registry, nil, kind, after.Reason, "Reconcile", "%s", status.Note(after.Message))
 	return nil
 }
 

@@ -31,7 +31,7 @@ func (r *Reconciler) issue(ctx context.Context, s *scope) error {
 	if s.decision.Reason != tokens.ReasonIssued {
 		kind = corev1.EventTypeWarning
 	}
-	r.Recorder.Eventf(s.in.Token, nil, kind, s.decision.Reason, "Issue", "%s The token is now %s.", status.Sentence(s.decision.Message), minted)
+	r.Recorder.Eventf(s.in.Token, nil, kind, s.decision.Reason, "Issue", "%s The token is now %s.", status.Note(s.decision.Message), minted)
 	s.decision.InForce = true
 	return nil
 }
@@ -49,7 +49,7 @@ func (r *Reconciler) publish(ctx context.Context, s *scope) error {
 	}
 	_, err = r.applier().Apply(ctx, live, secret)
 	if err == nil && s.decision.Action == tokens.Adopt {
-		r.Recorder.Eventf(s.in.Token, nil, corev1.EventTypeNormal, s.decision.Reason, "Adopt", "%s", status.Sentence(s.decision.Message))
+		r.Recorder.Eventf(s.in.Token, nil, corev1.EventTypeNormal, s.decision.Reason, "Adopt", "%s", status.Note(s.decision.Message))
 	}
 	return err
 }

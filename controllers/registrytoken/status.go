@@ -149,9 +149,9 @@ func (r *Reconciler) tell(before, after *v1alpha1.RegistryToken) {
 		case reasonPending, ledger.ReasonWaitingForReplicas, ledger.ReasonNoReplicas, tokens.ReasonRevoked:
 			continue
 		case tokens.ReasonPublished, reasonConfirmed, reasonRegistryGone:
-			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Reconcile", "%s", is.Message)
+			r.Recorder.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Reconcile", "%s", status.Note(is.Message))
 		default:
-			r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", is.Message)
+			r.Recorder.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Reconcile", "%s", status.Note(is.Message))
 		}
 	}
 }

@@ -17,6 +17,9 @@ import (
 // maxMessage bounds a condition's message; the API server refuses more than 32 KiB.
 const maxMessage = 4 << 10
 
+// maxNote bounds an event's note; the API server refuses more than 1 KiB.
+const maxNote = 1000
+
 // Finding is what a condition says.
 type Finding struct {
 	// Status is True, False or Unknown.
@@ -68,7 +71,7 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	var out []metav1.Condition
 	for _, part := range append(all, parts...) {
 		condition := metav1.Condition{
-			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: Sentence(shorten(part.Message)), ObservedGeneration: generation,
+			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: Sentence(shorten(part.Message, maxMessage)), ObservedGeneration: generation,
 		}
 		one := []metav1.Condition{}
 		if before := meta.FindStatusCondition(old, part.Type); before != nil {
@@ -96,9 +99,12 @@ func Sentence(message string) string {
 	return message
 }
 
-func shorten(message string) string {
-	if len(message) <= maxMessage {
+// Note makes the note of an event of what a phase said.
+func Note(message string) string { return Sentence(shorten(message, maxNote)) }
+
+func shorten(message string, most int) string {
+	if len(message) <= most {
 		return message
 	}
-	return strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	return strings.ToValidUTF8(message[:most], "") + "…"
 }

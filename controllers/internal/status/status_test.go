@@ -77,6 +77,9 @@ func TestMessagesAreSentences(t *testing.T) {
 }
 
 func TestLongMessagesAreCut(t *testing.T) {
+	if note := status.Note(strings.Repeat("ä", 2000)); len(note) > 1024 || len(note) < 900 || !strings.HasPrefix(note, "Ää") {
+		t.Errorf("the note of an event has %d bytes: %.10s", len(note), note)
+	}
 	got := status.Conditions(nil, 1, status.Summary{Ready: status.IsNot("A", strings.Repeat("ä", 40000))}, nil)
 	if n := len(got[0].Message); n == 0 || n > 32<<10 {
 		t.Errorf("the message has %d bytes", n)
