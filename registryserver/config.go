@@ -164,8 +164,7 @@ func (c Config) WithDefaults() Config {
 	fill(&c.Organization, "default")
 	fill(&c.Registry, "charts")
 	fill(&c.Storage.Dir, "data")
-	// Beside the directory, not in it: all that is in it is the bucket's.
-	state := filepath.Clean(c.Storage.Dir) + ".state"
+	state := stateOf(c.Storage.Dir)
 	fill(&c.Access.File, filepath.Join(state, "access.json"))
 	fill(&c.Keys, filepath.Join(state, "upload.keys"))
 	fill(&c.Log.Format, "text")
@@ -173,6 +172,17 @@ func (c Config) WithDefaults() Config {
 	fill(&c.Limits.BlobBytes, 1<<30)
 	fill(&c.Limits.ClientTimeout, Duration(30*time.Second))
 	return c
+}
+
+// stateOf is beside the directory, not in it: all that is in it is the bucket's.
+func stateOf(dir string) string {
+	dir = filepath.Clean(dir)
+	if base := filepath.Base(dir); base == "." || base == ".." {
+		if absolute, err := filepath.Abs(dir); err == nil {
+			dir = absolute
+		}
+	}
+	return dir + ".state"
 }
 
 func fill[T comparable](field *T, value T) {

@@ -84,6 +84,27 @@ func TestConfigFileIsRefused(t *testing.T) {
 	}
 }
 
+// What belongs to the server must not come to lie among the content.
+func TestStateIsBesideTheDirectory(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, "data", "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Join(folder, "data"))
+	for dir, want := range map[string]string{
+		".":        filepath.Join(folder, "data.state"),
+		"below/":   "below.state",
+		"..":       folder + ".state",
+		"below/..": filepath.Join(folder, "data.state"),
+		"../data":  "../data.state",
+	} {
+		c := registryserver.Config{Storage: registryserver.StorageConfig{Dir: dir}}.WithDefaults()
+		if got := filepath.Dir(c.Access.File); got != want || filepath.Dir(c.Keys) != want {
+			t.Errorf("the state of %s is in %s and %s, want %s", dir, got, filepath.Dir(c.Keys), want)
+		}
+	}
+}
+
 func TestEmptyConfigIsValid(t *testing.T) {
 	c := registryserver.Config{}.WithDefaults()
 	if err := c.Validate(); err != nil {
