@@ -112,7 +112,7 @@ func parse(args []string) (settings, error) {
 	var s settings
 	var showVersion bool
 	flags := pflag.NewFlagSet("chartroom-operator", pflag.ContinueOnError)
-	flags.StringVar(&s.RegistryImage, "registry-image", "", "image that registries run; another one rolls all registries")
+	flags.StringVar(&s.RegistryImage, "registry-image", "", "image that registries run; another one rolls all registries, a few at a time")
 	flags.StringVar(&s.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator itself, where its certificate authorities are; by default what the environment variable POD_NAMESPACE says")
 	flags.StringVar(&s.metricsAddress, "metrics-bind-address", "127.0.0.1:8080", "address of the metrics; 0 for none")
 	flags.StringVar(&s.probeAddress, "health-probe-bind-address", "127.0.0.1:8081", "address of /healthz and /readyz; 0 for none")

@@ -17,6 +17,12 @@ import (
 	"github.com/chartroom-dev/chartroom/controllers/internal/status"
 )
 
+// Reasons of Available that pass by themselves.
+const (
+	reasonRolloutInProgress = "RolloutInProgress"
+	reasonServiceNotReached = "ServiceNotReached"
+)
+
 // announce takes Ready back before any work is done for a new generation, so that nobody who waits for it is told yes
 // about the old one. The observed generation stays what it was until the work is done.
 func (r *Reconciler) announce(ctx context.Context, registry *v1alpha1.HelmRegistry) error {
@@ -89,10 +95,8 @@ func (s *scope) status() *v1alpha1.HelmRegistryStatus {
 	}
 	if d := s.workload.deployment; d != nil {
 		out.Replicas, out.ReadyReplicas = *d.Spec.Replicas, d.Status.ReadyReplicas
-		for _, c := range d.Spec.Template.Spec.Containers {
-			if c.Name == desired.Container {
-				out.Image = c.Image
-			}
+		if c := registryContainer(d); c != nil {
+			out.Image = c.Image
 		}
 	}
 	if s.accessKnown && s.access.Revision > 0 {
@@ -177,7 +181,7 @@ func (s *scope) certificateReady() status.Finding {
 func (s *scope) available() status.Finding {
 	finding := rolledOut(s.workload.deployment)
 	if finding.True() && s.workload.unreached {
-		return status.IsNot("ServiceNotReached", "the pods are ready, but the Service does not lead to them yet")
+		return status.IsNot(reasonServiceNotReached, "the pods are ready, but the Service does not lead to them yet")
 	}
 	return finding
 }
@@ -202,7 +206,7 @@ func rolledOut(d *appsv1.Deployment) status.Finding {
 			return status.IsNot(c.Reason, "the pods do not come up: "+c.Message)
 		}
 	}
-	return status.IsNot("RolloutInProgress", fmt.Sprintf("%d of %d pods are up to date and ready", min(have.UpdatedReplicas, have.ReadyReplicas), want))
+	return status.IsNot(reasonRolloutInProgress, fmt.Sprintf("%d of %d pods are up to date and ready", min(have.UpdatedReplicas, have.ReadyReplicas), want))
 }
 
 func (s *scope) accessConfirmed() status.Finding {

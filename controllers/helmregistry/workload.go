@@ -55,6 +55,9 @@ func (r *Reconciler) reconcileWorkload(ctx context.Context, s *scope) error {
 	if err := r.reconcileChild(ctx, s, desired.Service(s.params), s.workload.service); err != nil {
 		return err
 	}
+	if err := r.holdImage(ctx, s, want); err != nil {
+		return err
+	}
 	live := &appsv1.Deployment{}
 	err = r.reconcileChild(ctx, s, want, live)
 	if apierrors.IsInvalid(err) && s.registry.Spec.PodTemplate != nil {
