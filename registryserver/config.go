@@ -108,6 +108,9 @@ type LimitsConfig struct {
 	// ClientTimeout is how long a client may take to send, or to receive, each 32 KiB of a body. Default: 30s, about
 	// 1 KiB/s. There is no limit on the time of a whole request.
 	ClientTimeout Duration `yaml:"clientTimeout"`
+	// Connections is how many may be open at once. One more ends the one that has waited longest for a request, or is
+	// closed where all are busy. Default: 2048, which with TLS and nothing to do take about 70 MiB.
+	Connections int `yaml:"connections"`
 }
 
 // LogConfig is the form of the log.
@@ -171,6 +174,7 @@ func (c Config) WithDefaults() Config {
 	fill(&c.DrainTimeout, Duration(30*time.Second))
 	fill(&c.Limits.BlobBytes, 1<<30)
 	fill(&c.Limits.ClientTimeout, Duration(30*time.Second))
+	fill(&c.Limits.Connections, 2048)
 	return c
 }
 
@@ -245,6 +249,9 @@ func (c Config) Validate() error {
 	}
 	if c.Limits.ClientTimeout < Duration(time.Second) {
 		refuse("limits.clientTimeout", "is shorter than 1s")
+	}
+	if c.Limits.Connections < 0 {
+		refuse("limits.connections", "is negative")
 	}
 	if c.DrainTimeout < 0 {
 		refuse("drainTimeout", "is negative")

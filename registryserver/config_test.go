@@ -25,7 +25,7 @@ func TestLoadConfig(t *testing.T) {
 		Keys:    "/keys/upload.keys",
 		Admin:   registryserver.AdminConfig{Listen: "0.0.0.0:5443", Cert: "admin.crt", Key: "admin.key", ClientCA: "ca.crt"},
 		Metrics: registryserver.MetricsConfig{Listen: "0.0.0.0:9090"},
-		Limits:  registryserver.LimitsConfig{BlobBytes: 1 << 20, ClientTimeout: registryserver.Duration(time.Minute)},
+		Limits:  registryserver.LimitsConfig{BlobBytes: 1 << 20, ClientTimeout: registryserver.Duration(time.Minute), Connections: 100},
 		Log:     registryserver.LogConfig{Format: "json"},
 
 		DrainTimeout: registryserver.Duration(45 * time.Second),

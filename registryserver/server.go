@@ -3,6 +3,7 @@
 package registryserver
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -148,6 +149,8 @@ func (s *Server) listenPublic(ctx context.Context, store *repository.Store, keys
 		return fmt.Errorf("listen: %w", err)
 	}
 	s.public = e
+	limit := &connections{most: s.config.Limits.Connections, open: map[net.Conn]*list.Element{}}
+	e.server.ConnState = limit.changed
 	s.external = s.config.external(e.listener.Addr())
 	e.server.Handler = &recorded{
 		log: s.log, metrics: s.metrics, pushes: &s.pushes, patience: time.Duration(s.config.Limits.ClientTimeout),
