@@ -101,6 +101,10 @@ func (r *Reconciler) reconcileAdminCertificate(ctx context.Context, s *scope) er
 }
 
 func (r *Reconciler) reconcileSelfSigned(ctx context.Context, s *scope) error {
+	// The names that are signed are the Service's. Where that is somebody else's, so are they.
+	if _, err := r.read(ctx, s, desired.Service(s.params), &corev1.Service{}); err != nil {
+		return err
+	}
 	authority, err := r.Authorities.Serving(ctx)
 	if err != nil {
 		return err

@@ -345,6 +345,27 @@ func TestForeignObjectsAreNotTouched(t *testing.T) {
 	}
 }
 
+// A name under which somebody else's Service is, is not the registry's own.
+func TestNoCertificateForTheNameOfAForeignService(t *testing.T) {
+	n := namespace(t)
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: n, Name: "bank"}}
+	service.Spec.Ports = []corev1.ServicePort{{Port: 443}}
+	create(t, service)
+	r := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: n, Name: "bank"}}
+	create(t, r)
+	condition(t, r, v1alpha1.ConditionStalled, metav1.ConditionTrue, "NameTaken")
+	condition(t, r, v1alpha1.ConditionCertificateReady, metav1.ConditionFalse, "NameTaken")
+	err := env.Client.Get(t.Context(), types.NamespacedName{Namespace: n, Name: "bank-tls"}, &corev1.Secret{})
+	if !apierrors.IsNotFound(err) {
+		t.Errorf("a certificate was signed for bank.%s.svc: %v", n, err)
+	}
+	if err := env.Client.Delete(t.Context(), service); err != nil {
+		t.Fatal(err)
+	}
+	update(t, r, func(s *v1alpha1.HelmRegistrySpec) { s.Description = "so that the operator looks again at once" })
+	condition(t, r, v1alpha1.ConditionCertificateReady, metav1.ConditionTrue, "")
+}
+
 func TestAddressBelongsToTheOlder(t *testing.T) {
 	older := registry(t, v1alpha1.HelmRegistrySpec{Exposure: v1alpha1.Exposure{Host: "taken.example.com"}})
 	bringUp(t, older)

@@ -247,12 +247,14 @@ func Authorities(p Params) *corev1.ConfigMap {
 	}
 }
 
-// Service is where clients in the cluster reach the registry. It sends them to pods that carry LabelServing only.
+// Service is where clients in the cluster reach the registry. It sends them only to pods that carry LabelServing, and
+// LabelManagedBy, without which the operator does not see them and cannot tell them of a revocation.
 func Service(p Params) *corev1.Service {
 	m := meta(p.Registry, p.Registry.Name)
 	m.Annotations = maps.Clone(p.Registry.Spec.Exposure.Service.Annotations)
 	pods := selector(p.Registry)
 	pods[v1alpha1.LabelServing] = "true"
+	pods[v1alpha1.LabelManagedBy] = v1alpha1.ManagedBy
 	port := corev1.ServicePort{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(PortRegistry)}
 	if p.Registry.TLSMode() == v1alpha1.TLSNone {
 		port.Name, port.Port = "http", 80
