@@ -137,7 +137,7 @@ func TestTokensEnd(t *testing.T) {
 
 	t.Run("expired", func(t *testing.T) {
 		w := w.in(t)
-		soon := metav1.NewTime(time.Now().Add(20 * time.Second))
+		soon := metav1.NewTime(time.Now().Add(20 * time.Second).Truncate(time.Second)) // As the API keeps it.
 		_, password := w.token("charts", "brief", readOnly, func(token *v1alpha1.RegistryToken) { token.Spec.ExpiresAt = &soon })
 		w.helm(path, "charts").loggedIn(r, password)
 		w.eventually("the token to expire", func(context.Context) error {
