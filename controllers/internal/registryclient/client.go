@@ -137,6 +137,9 @@ func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, meth
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	if err == nil {
+		err = ctx.Err() // An answer that ends with the deadline can look complete.
+	}
 	if err != nil {
 		return 0, fmt.Errorf("reading the answer of the pod at %s: %w", ip, err)
 	}
