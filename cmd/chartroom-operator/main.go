@@ -2,10 +2,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -107,6 +109,11 @@ func synced(ctx context.Context, manager ctrl.Manager) error {
 	return nil
 }
 
+// ownAddress is a port of the pod's address, which the environment variable POD_IP tells, or of the loopback interface.
+func ownAddress(port string) string {
+	return net.JoinHostPort(cmp.Or(os.Getenv("POD_IP"), "127.0.0.1"), port)
+}
+
 // parse reads the command line.
 func parse(args []string) (settings, error) {
 	var s settings
@@ -114,8 +121,8 @@ func parse(args []string) (settings, error) {
 	flags := pflag.NewFlagSet("chartroom-operator", pflag.ContinueOnError)
 	flags.StringVar(&s.RegistryImage, "registry-image", "", "image that registries run; another one rolls all registries, a few at a time")
 	flags.StringVar(&s.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the operator itself, where its certificate authorities are; by default what the environment variable POD_NAMESPACE says")
-	flags.StringVar(&s.metricsAddress, "metrics-bind-address", "127.0.0.1:8080", "address of the metrics; 0 for none")
-	flags.StringVar(&s.probeAddress, "health-probe-bind-address", "127.0.0.1:8081", "address of /healthz and /readyz; 0 for none")
+	flags.StringVar(&s.metricsAddress, "metrics-bind-address", ownAddress("8080"), "address of the metrics; 0 for none")
+	flags.StringVar(&s.probeAddress, "health-probe-bind-address", ownAddress("8081"), "address of /healthz and /readyz; 0 for none")
 	flags.BoolVar(&s.leaderElect, "leader-elect", false, "hold a Lease, so that of several operators one acts")
 	flags.StringSliceVar(&s.AllowedHostSuffixes, "allowed-host-suffixes", nil, "domains in which the operator signs certificates for the exposure.host of registries, for example charts.example.com")
 	flags.BoolVar(&s.AllowPodImages, "allow-pod-images", false, "let podTemplate name images, so that whoever may create a HelmRegistry chooses what runs")

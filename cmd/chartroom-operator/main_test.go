@@ -28,6 +28,16 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestListensOnThePodsAddress(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "chartroom-system")
+	for ip, want := range map[string]string{"": "127.0.0.1:8080", "10.0.0.1": "10.0.0.1:8080", "fd00::1": "[fd00::1]:8080"} {
+		t.Setenv("POD_IP", ip)
+		if s, err := parse([]string{"--registry-image=x"}); err != nil || s.metricsAddress != want {
+			t.Errorf("with POD_IP=%q it listens on %s (%v), want %s", ip, s.metricsAddress, err, want)
+		}
+	}
+}
+
 func TestParseSaysWhatIsMissing(t *testing.T) {
 	for name, c := range map[string]struct {
 		namespace string

@@ -30,7 +30,7 @@ const (
 const (
 	// user is who the image runs as.
 	user int64 = 65532
-	// drain is how long running requests may take when a pod stops; grace leaves time to close after it.
+	// drain is how long running pushes may take when a pod stops; grace leaves time to close after it.
 	drain = 30 * time.Second
 	grace = 45 * time.Second
 )
