@@ -125,8 +125,13 @@ func putManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	defer done()
 	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID)
 	if errors.Is(err, repository.ErrTagImmutable) {
+		stands, err := r.repository.StatManifest(r.Context(), r.argument)
+		if err != nil {
+			return err
+		}
 		return &apiError{http.StatusConflict, "DENIED", fmt.Sprintf(
-			"%s %s exists already with other content, and versions are immutable here: raise the version in Chart.yaml and push again", r.name, r.argument)}
+			"%s %s exists already with other content (%s), and versions are immutable here: raise the version in Chart.yaml and push again",
+			r.name, r.argument, stands.Digest)}
 	}
 	if err != nil {
 		return err

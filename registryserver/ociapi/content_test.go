@@ -111,7 +111,7 @@ func TestManifestLifecycle(t *testing.T) {
 	}
 	r.want(http.StatusCreated, r.manifestCall(d, content))
 	r.pushBlob("other")
-	r.wantProblem(http.StatusConflict, "DENIED", r.manifestCall("1.0.0", manifestOf("other")), testName+" 1.0.0", "immutable", "Chart.yaml")
+	r.wantProblem(http.StatusConflict, "DENIED", r.manifestCall("1.0.0", manifestOf("other")), testName+" 1.0.0", d, "immutable", "Chart.yaml")
 	r.want(http.StatusAccepted, call{method: "DELETE", path: "/v2/" + testName + "/manifests/1.0.0"})
 	r.wantProblem(http.StatusNotFound, "MANIFEST_UNKNOWN", call{method: "GET", path: "/v2/" + testName + "/manifests/1.0.0"})
 	r.want(http.StatusAccepted, call{method: "DELETE", path: "/v2/" + testName + "/manifests/" + d})
