@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -127,6 +128,19 @@ func (h *helm) pull(r *v1alpha1.HelmRegistry, chart, version string) []byte {
 func (h *helm) pullFails(r *v1alpha1.HelmRegistry, chart, version string) string {
 	h.Helper()
 	return h.fail("pull", r.Status.OCIURL+"/"+chart, "--version", version, h.trust(), "--destination", h.TempDir())
+}
+
+// eventuallyReads waits until a chart can be read: after a pod was replaced it takes a moment until the Service leads to
+// the next.
+func (h *helm) eventuallyReads(r *v1alpha1.HelmRegistry, chart, version string) {
+	h.Helper()
+	h.eventually("reading "+chart+" "+version, func(context.Context) error {
+		out, err := h.run(h.environment, "", h.path, "show", "chart", r.Status.OCIURL+"/"+chart, h.trust(), "--version="+version)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 }
 
 func host(r *v1alpha1.HelmRegistry) string {
