@@ -58,7 +58,7 @@ func TestUndeployWithObjectsStillThere(t *testing.T) {
 	if out, err := run(kubectl, "get", "namespace", "chartroom-system"); err == nil {
 		t.Errorf("the operator's namespace is left:\n%s", out)
 	}
-	if out := must(kubectl, "get", "clusterrole,clusterrolebinding", "-o", "name"); strings.Contains(out, "chartroom") {
+	if out := must(kubectl, "get", "clusterrole,clusterrolebinding", "-o", "name"); strings.Contains(out, "/chartroom-") {
 		t.Errorf("roles are left:\n%s", out)
 	}
 	must(kubectl, "delete", "namespace", "team-a", "--timeout=60s")
