@@ -21,30 +21,36 @@ import (
 // maxTags bounds one answer to a client that asks for a number of tags.
 const maxTags = 10_000
 
-func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
-	d := digest.Digest(r.argument)
-	stat, err := r.repository.StatBlob(r.Context(), d)
+func headBlob(_ *Handler, w http.ResponseWriter, r *request) error {
+	b, err := r.repository.StatBlob(r.Context(), digest.Digest(r.argument))
 	if err != nil {
 		return err
 	}
+	// HEAD has no ranges (RFC 9110 section 14.2).
+	describeBlob(w, b, nil)
+	return nil
+}
+
+func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
+	d := digest.Digest(r.argument)
 	var part *bucket.Range
-	// HEAD has no ranges (RFC 9110 section 14.2), and no validator was ever given out that If-Range could hold.
-	if r.Method == http.MethodGet && r.Header.Get("If-Range") == "" {
-		if part, err = parseRange(r.Header.Get("Range"), stat.Size); err != nil {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", stat.Size))
+	// No validator was ever given out that If-Range could hold.
+	if asked := r.Header.Get("Range"); asked != "" && r.Header.Get("If-Range") == "" {
+		b, err := r.repository.StatBlob(r.Context(), d)
+		if err != nil {
+			return err
+		}
+		if part, err = parseRange(asked, b.Size); err != nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size))
 			return err
 		}
 	}
-	if r.Method == http.MethodHead {
-		describeBlob(w, stat, nil)
-		return nil
-	}
-	body, _, err := r.repository.OpenBlob(r.Context(), d, part)
+	body, b, err := r.repository.OpenBlob(r.Context(), d, part)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	describeBlob(w, stat, part)
+	describeBlob(w, b, part)
 	h.send(w, r, body)
 	return nil
 }

@@ -66,7 +66,7 @@ var routes = []*route{
 	}},
 	{"/v2/{name}/blobs/{digest}", []string{"blobs", "*"}, map[string]action{
 		http.MethodGet:    {needsRead, getBlob},
-		http.MethodHead:   {needsRead, getBlob},
+		http.MethodHead:   {needsRead, headBlob},
 		http.MethodDelete: {needsDelete, deleteBlob},
 	}},
 	{"/v2/{name}/manifests/{reference}", []string{"manifests", "*"}, map[string]action{
