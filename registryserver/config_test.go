@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver"
+	"github.com/chartroom-dev/chartroom/registryserver/retention"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -19,16 +20,33 @@ func TestLoadConfig(t *testing.T) {
 	}
 	want := registryserver.Config{
 		Listen: "0.0.0.0:5000", ExternalURL: "https://charts.example.com", Organization: "acme", Registry: "charts",
-		TLS:     registryserver.TLSConfig{Cert: "tls.crt", Key: "tls.key"},
-		Storage: registryserver.StorageConfig{Dir: "/data"},
-		Access:  registryserver.AccessConfig{File: "/access/access.json", StateDir: "/state", Visibility: "Public"},
-		Keys:    "/keys/upload.keys",
-		Admin:   registryserver.AdminConfig{Listen: "0.0.0.0:5443", Cert: "admin.crt", Key: "admin.key", ClientCA: "ca.crt"},
-		Metrics: registryserver.MetricsConfig{Listen: "0.0.0.0:9090"},
-		Limits:  registryserver.LimitsConfig{BlobBytes: 1 << 20, ClientTimeout: registryserver.Duration(time.Minute), Connections: 100},
-		Log:     registryserver.LogConfig{Format: "json"},
+		TLS:              registryserver.TLSConfig{Cert: "tls.crt", Key: "tls.key"},
+		Storage:          registryserver.StorageConfig{Dir: "/data"},
+		Access:           registryserver.AccessConfig{File: "/access/access.json", StateDir: "/state", Visibility: "Public"},
+		Keys:             "/keys/upload.keys",
+		AllowEgressCIDRs: []string{"10.0.0.0/8"},
+		Admin:            registryserver.AdminConfig{Listen: "0.0.0.0:5443", Cert: "admin.crt", Key: "admin.key", ClientCA: "ca.crt"},
+		Metrics:          registryserver.MetricsConfig{Listen: "0.0.0.0:9090"},
+		Limits: registryserver.LimitsConfig{BlobBytes: 1 << 20, ClientTimeout: registryserver.Duration(time.Minute), Connections: 100,
+			ConnectionsPerClient: 50, Uploads: 40, UploadsPerClient: 20, Listings: 30, ListingsPerClient: 10, RequestsPerSecond: 1000, RegistryRequestsPerSecond: 5000},
+		TrustedProxies: []string{"10.1.0.0/16"},
+		Audit:          registryserver.AuditConfig{Reads: true, File: "/audit/audit.log", MaxFileMiB: 10, KeepFiles: 3},
+		Quota:          registryserver.QuotaConfig{Size: 10 << 30, Charts: 100, Versions: 5000, ChartSize: 10_000_000},
+		Log:            registryserver.LogConfig{Format: "json"},
+		GarbageCollection: registryserver.GarbageConfig{
+			Interval: registryserver.Duration(30 * time.Minute), Grace: registryserver.Duration(12 * time.Hour), Undo: registryserver.Duration(2 * time.Hour),
+		},
 
+		Artifacts: "Charts", Tags: registryserver.TagsConfig{Policy: "Mutable", Mutable: []string{"*-dev", "nightly-?"}},
+		Retention: retention.Policy{
+			DryRun: true, Delay: retention.Duration(2 * time.Hour), KeepPulledWithin: retention.Duration(720 * time.Hour),
+			Rules: []retention.Rule{
+				{Charts: []string{"*"}, Tags: []string{"*-dev"}, Versions: "<1.0.0-0", KeepNewest: 10, OlderThan: retention.Duration(2160 * time.Hour)},
+				{KeepNewest: 100},
+			},
+		},
 		DrainTimeout: registryserver.Duration(45 * time.Second),
+		DrainDelay:   registryserver.Duration(5 * time.Second),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -43,12 +61,41 @@ func TestLoadConfig(t *testing.T) {
 	requireAllSet(t, "Config", reflect.ValueOf(got))
 }
 
+func TestLoadConfigInS3(t *testing.T) {
+	got, err := registryserver.LoadConfig("testdata/s3.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := registryserver.Config{Storage: registryserver.StorageConfig{S3: registryserver.S3Config{
+		Bucket: "charts", Prefix: "team-a/charts", Region: "eu-central-1", Endpoint: "https://s3.example.com", PathStyle: true,
+		CredentialsDir: "/credentials", CAFile: "/ca/ca.crt", Redirect: "Large",
+	}, Staleness: registryserver.Duration(10 * time.Second)}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	requireAllSet(t, "S3Config", reflect.ValueOf(got.Storage.S3))
+	full := got.WithDefaults()
+	if err := full.Validate(); err != nil {
+		t.Error(err)
+	}
+	if full.Storage != got.Storage || full.Keys != "charts.state/upload.keys" || full.Access.File != "charts.state/access.json" {
+		t.Errorf("%+v", full)
+	}
+	least := registryserver.Config{Storage: registryserver.StorageConfig{S3: registryserver.S3Config{Bucket: "charts"}}}.WithDefaults()
+	if s := least.Storage.S3; s.Region != "us-east-1" || s.Redirect != "Never" || least.Storage.Dir != "" || least.Validate() != nil {
+		t.Errorf("%+v: %v", least.Storage, least.Validate())
+	}
+}
+
 func requireAllSet(t *testing.T, path string, v reflect.Value) {
 	t.Helper()
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		if field.Tag.Get("yaml") == "-" {
 			continue
+		}
+		if path+"."+field.Name == "Config.Storage" {
+			continue // Its members exclude each other: TestLoadConfigInS3 has them.
 		}
 		if name := path + "." + field.Name; v.Field(i).Kind() == reflect.Struct {
 			requireAllSet(t, name, v.Field(i))
@@ -61,10 +108,11 @@ func requireAllSet(t *testing.T, path string, v reflect.Value) {
 func TestConfigFileIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ content, words string }{
 		"an unknown field":     {"lisen: 127.0.0.1:1\n", "line 1: the field lisen is unknown"},
-		"an unknown field in":  {"storage: {dir: x, s3: y}\n", "line 1: the field s3 is unknown"},
+		"an unknown field in":  {"storage: {dir: x, nfs: y}\n", "line 1: the field nfs is unknown"},
 		"a duplicate field":    {"listen: a\nlisten: b\n", "listen"},
 		"two documents":        {"listen: 127.0.0.1:1\n---\nlisten: 127.0.0.1:2\n", "more than one document"},
 		"a bad duration":       {"drainTimeout: soon\n", "soon"},
+		"a bad size":           {"quota: {size: big}\n", `"big" is not a size such as 10Gi`},
 		"what is not YAML":     {"{", "reading the configuration"},
 		"another type":         {"listen: [1]\n", "line 1"},
 		"more than is allowed": {strings.Repeat("# padding\n", 200_000), "bytes"},
@@ -115,6 +163,15 @@ func TestEmptyConfigIsValid(t *testing.T) {
 	}
 }
 
+// inS3 changes a storage in S3 that is right otherwise.
+func inS3(change func(*registryserver.S3Config)) func(*registryserver.Config) {
+	return func(c *registryserver.Config) {
+		s := registryserver.S3Config{Bucket: "charts", Region: "us-east-1", Redirect: "Never"}
+		change(&s)
+		c.Storage = registryserver.StorageConfig{S3: s}
+	}
+}
+
 func TestValidateNamesTheField(t *testing.T) {
 	for _, c := range []struct {
 		field  string
@@ -134,15 +191,50 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"admin.clientCA", func(c *registryserver.Config) { c.Admin.ClientCA = "" }},
 		{"access.stateDir", func(c *registryserver.Config) { c.Access.StateDir = "" }},
 		{"access.visibility", func(c *registryserver.Config) { c.Access.Visibility = "open" }},
+		{"artifacts", func(c *registryserver.Config) { c.Artifacts = "images" }},
+		{"retention.rules", func(c *registryserver.Config) { c.Retention.Rules = nil }},
+		{"retention.rules[1].versions", func(c *registryserver.Config) {
+			c.Retention.Rules = []retention.Rule{{KeepNewest: 1}, {KeepNewest: 1, Versions: "latest"}}
+		}},
+		{"tags.policy", func(c *registryserver.Config) { c.Tags.Policy = "none" }},
+		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = []string{""} }},
+		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = []string{"1.0.0+*"} }},
+		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = []string{strings.Repeat("a", 129)} }},
+		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = make([]string, 65) }},
 		{"tls", func(c *registryserver.Config) { c.TLS.Key = "" }},
 		{"tls", func(c *registryserver.Config) { c.TLS.Cert = "" }},
 		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "charts.example.com" }},
 		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "https://charts.example.com/path" }},
 		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "https://user@charts.example.com" }},
 		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "ftp://charts.example.com" }},
+		{"allowEgressCIDRs", func(c *registryserver.Config) { c.AllowEgressCIDRs = []string{"10.0.0.1/8"} }},
+		{"allowEgressCIDRs", func(c *registryserver.Config) { c.AllowEgressCIDRs = []string{"everywhere"} }},
+		{"storage", func(c *registryserver.Config) { c.Storage.S3.Bucket = "charts" }},
+		{"storage.s3.bucket", inS3(func(c *registryserver.S3Config) { c.Bucket = "" })},
+		{"storage.s3.bucket", inS3(func(c *registryserver.S3Config) { c.Bucket = "a/b" })},
+		{"storage.s3.prefix", inS3(func(c *registryserver.S3Config) { c.Prefix = "/a" })},
+		{"storage.s3.prefix", inS3(func(c *registryserver.S3Config) { c.Prefix = "a/../b" })},
+		{"storage.s3.prefix", inS3(func(c *registryserver.S3Config) { c.Prefix = strings.Repeat("a/", 256) + "aa" })},
+		{"storage.s3.region", inS3(func(c *registryserver.S3Config) { c.Region = "eu central" })},
+		{"storage.s3.endpoint", inS3(func(c *registryserver.S3Config) { c.Endpoint = "s3.example.com" })},
+		{"storage.s3.endpoint", inS3(func(c *registryserver.S3Config) { c.Endpoint = "https://id:secret@s3.example.com" })},
+		{"storage.s3.endpoint", inS3(func(c *registryserver.S3Config) { c.Endpoint = "https://s3.example.com/charts" })},
+		{"storage.staleness", func(c *registryserver.Config) { c.Storage.Staleness = -1 }},
+		{"storage.staleness", func(c *registryserver.Config) { c.Storage.Staleness = registryserver.Duration(5*time.Minute + 1) }},
+		{"storage.s3.redirect", inS3(func(c *registryserver.S3Config) { c.Redirect = "Always" })},
+		{"quota.size", func(c *registryserver.Config) { c.Quota.Size = -1 }},
+		{"quota.charts", func(c *registryserver.Config) { c.Quota.Charts = -1 }},
+		{"quota.versions", func(c *registryserver.Config) { c.Quota.Versions = -1 }},
+		{"quota.chartSize", func(c *registryserver.Config) { c.Quota.ChartSize = -1 }},
+		{"quota.chartSize", func(c *registryserver.Config) { c.Quota.ChartSize = c.Quota.Size + 1 }},
+		{"trustedProxies", func(c *registryserver.Config) { c.TrustedProxies = []string{"10.0.0.1"} }},
+		{"audit.maxFileMiB", func(c *registryserver.Config) { c.Audit.MaxFileMiB = 1 }},
+		{"audit.keepFiles", func(c *registryserver.Config) { c.Audit.KeepFiles = -1 }},
 		{"log.format", func(c *registryserver.Config) { c.Log.Format = "xml" }},
 		{"limits.blobBytes", func(c *registryserver.Config) { c.Limits.BlobBytes = -1 }},
 		{"limits.clientTimeout", func(c *registryserver.Config) { c.Limits.ClientTimeout = 1 }},
+		{"limits.uploads", func(c *registryserver.Config) { c.Limits.Uploads = -1 }},
+		{"limits.requestsPerSecond", func(c *registryserver.Config) { c.Limits.RequestsPerSecond = 1 << 30 }},
 		{"drainTimeout", func(c *registryserver.Config) { c.DrainTimeout = -1 }},
 	} {
 		config, err := registryserver.LoadConfig("testdata/full.yaml")
@@ -152,6 +244,8 @@ func TestValidateNamesTheField(t *testing.T) {
 		c.change(&config)
 		if err := config.Validate(); err == nil || !strings.HasPrefix(err.Error(), c.field+": ") {
 			t.Errorf("error %v, want one about %s", err, c.field)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v", err)
 		}
 	}
 }

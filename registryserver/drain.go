@@ -63,7 +63,17 @@ func (p *pushes) wait(ctx context.Context) {
 	}
 }
 
-// drain lets pushes finish, then refuses new connections and waits for running requests. Health and access go on
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// drain goes on as before until whoever leads clients here has learned that it is over, see waitForStragglers; then it
+// lets pushes finish, new connections and waits for running requests. Health and access go on
 // meanwhile: a token that is revoked now ends what its holder is doing.
 func (s *Server) drain(ctx context.Context) error {
 	timeout := time.Duration(s.config.DrainTimeout)
@@ -74,9 +84,27 @@ func (s *Server) drain(ctx context.Context) error {
 	// Where pushes never end, the last ones get the rest of the time to.
 	pushing, stop := context.WithTimeout(ctx, timeout-timeout/10)
 	defer stop()
+	s.waitForStragglers(pushing)
 	s.pushes.wait(pushing)
 	if err := s.public.server.Shutdown(ctx); err != nil {
 		return fmt.Errorf("requests were broken off after %s: %w", timeout, err)
 	}
 	return nil
+}
+
+// waitForStragglers returns once nobody has opened a connection for the drain delay, and not before the delay is over: who
+// sends clients here may learn late that this server is ending, and what still comes shows it. It returns when ctx ends
+// at the latest.
+func (s *Server) waitForStragglers(ctx context.Context) {
+	last := time.Now()
+	for ctx.Err() == nil {
+		rest := time.Until(last.Add(time.Duration(s.config.DrainDelay)))
+		if rest <= 0 {
+			return
+		}
+		sleep(ctx, rest)
+		if opened := s.connections.lastOpened(); opened.After(last) {
+			last = opened
+		}
+	}
 }

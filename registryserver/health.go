@@ -17,18 +17,22 @@ import (
 const (
 	// firstPush is how long a new server waits for the operator before it is ready with what it has on disk.
 	firstPush = 3 * time.Second
-	// probeFresh is how long the outcome of a look at the storage is used again, and probePatience how long it may take.
-	probeFresh    = 2 * time.Second
+	// probePatience is how long a look at the storage may take.
 	probePatience = 3 * time.Second
+	// probeStale is when an outcome says nothing any more, because looks hang or nobody asks for them.
+	probeStale = 30 * time.Second
 )
 
 // health answers whether the server should get requests.
 type health struct {
-	access *access.Enforcer
-	probe  probe
+	access    *access.Enforcer
+	probe     probe
+	diagnosis *diagnosis
 	// settled is set once the first push has come, or has been waited for.
 	settled  atomic.Bool
 	draining atomic.Bool
+	// purging says that the server only deletes.
+	purging bool
 }
 
 // readiness is the answer of /readyz.
@@ -39,6 +43,7 @@ type readiness struct {
 	// Warnings say what does not work although the server is ready.
 	Warnings []string         `json:"warnings,omitempty"`
 	Access   wire.AccessState `json:"access"`
+	Storage  storageReport    `json:"storage"`
 }
 
 // settle waits for the operator's first push, if there is an operator.
@@ -56,7 +61,10 @@ func (h *health) settle(ctx context.Context, operated bool) {
 }
 
 func (h *health) readiness(ctx context.Context) readiness {
-	r := readiness{Access: h.access.State()}
+	if h.purging {
+		return readiness{Access: h.access.State(), Reasons: []string{"the registry is being deleted with its charts"}}
+	}
+	r := readiness{Access: h.access.State(), Storage: h.diagnosis.report()}
 	if h.draining.Load() {
 		r.Reasons = append(r.Reasons, "the server is shutting down")
 	}
@@ -76,8 +84,29 @@ func (h *health) readiness(ctx context.Context) readiness {
 	case writable != nil:
 		r.Warnings = append(r.Warnings, "the storage cannot be written to, so pushes fail: "+writable.Error())
 	}
+	if warning := h.diagnosis.warning(); warning != "" {
+		r.Warnings = append(r.Warnings, warning)
+	}
 	r.Ready = len(r.Reasons) == 0
 	return r
+}
+
+// storage is what the operator is told.
+func (h *health) storage(ctx context.Context) wire.StorageState {
+	if h.purging {
+		return wire.StorageState{}
+	}
+	state := wire.StorageState{Kind: h.diagnosis.kind, SingleWriter: h.diagnosis.warning() != ""}
+	readable, writable := h.probe.last(ctx)
+	switch {
+	case readable != nil:
+		state.Problem = "it cannot be read: " + readable.Error()
+	case writable != nil:
+		state.Problem = "it cannot be written to, so pushes fail: " + writable.Error()
+	case state.Kind == wire.StorageS3 && !h.diagnosis.knows():
+		state.Problem = "it could not be found out yet whether several pods may write to it"
+	}
+	return state
 }
 
 func (h *health) serveReady(w http.ResponseWriter, r *http.Request) {
@@ -100,9 +129,10 @@ func serveAlive(w http.ResponseWriter, _ *http.Request) {
 var errNoAnswer = errors.New("the storage does not answer")
 
 // probe looks at the storage, at most one look at a time, so that a file system that hangs does not collect
-// goroutines, and not more often than probeFresh, because a look writes.
+// goroutines, and not more often than fresh, because a look writes.
 type probe struct {
 	store *repository.Store
+	fresh time.Duration
 
 	mu                 sync.Mutex
 	running            chan struct{}
@@ -114,7 +144,7 @@ func (p *probe) look(ctx context.Context) (readable, writable error) {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
 	p.mu.Lock()
-	if p.running == nil && time.Since(p.at) >= probeFresh {
+	if p.running == nil && time.Since(p.at) >= p.fresh {
 		p.running = make(chan struct{})
 		// A look outlives who asked for it, so that the next one finds its outcome.
 		go p.run(context.WithoutCancel(ctx), p.running)
@@ -131,6 +161,17 @@ func (p *probe) look(ctx context.Context) (readable, writable error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.readable, p.writable
+}
+
+// last is the outcome of the last look, as long as readiness keeps looking; who asks for it does not wait then.
+func (p *probe) last(ctx context.Context) (readable, writable error) {
+	p.mu.Lock()
+	readable, writable, age := p.readable, p.writable, time.Since(p.at)
+	p.mu.Unlock()
+	if age < probeStale {
+		return readable, writable
+	}
+	return p.look(ctx)
 }
 
 func (p *probe) run(ctx context.Context, done chan struct{}) {

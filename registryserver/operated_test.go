@@ -60,7 +60,7 @@ func issue(t *testing.T, folder, name string, template *x509.Certificate, parent
 }
 
 // startOperated starts a server with an admin port, and returns a client that the operator could be.
-func startOperated(t *testing.T) (*running, *http.Client) {
+func startOperated(t *testing.T, change ...func(*registryserver.Config)) (*running, *http.Client) {
 	t.Helper()
 	folder := t.TempDir()
 	authority := issue(t, folder, "ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
@@ -76,6 +76,9 @@ func startOperated(t *testing.T) (*running, *http.Client) {
 			Listen: "127.0.0.1:0", Cert: filepath.Join(folder, "admin.crt"), Key: filepath.Join(folder, "admin.key"), ClientCA: filepath.Join(folder, "ca.crt"),
 		}
 		c.Access.StateDir = filepath.Join(folder, "state")
+		for _, f := range change {
+			f(c)
+		}
 	})
 	pool := x509.NewCertPool()
 	pool.AddCert(authority.Leaf)
@@ -146,5 +149,74 @@ func TestWithoutPushTheFloorServes(t *testing.T) {
 	r.untilReady()
 	if answer := r.request("GET", r.public+"/v2/", nil, nil); answer.StatusCode != http.StatusOK {
 		t.Errorf("the token in the file: %d", answer.StatusCode)
+	}
+}
+
+// A container that is started again while the mounted Secret is older than what was pushed before, and with no operator to
+// ask, refuses what was revoked since.
+func TestOldMountRevivesNothing(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := filepath.Join(folder, "access.json")
+	revoked := writeAccess(t, file, 3)
+	in := func(c *registryserver.Config) {
+		c.Access.File, c.Access.StateDir = file, filepath.Join(folder, "state")
+	}
+	before, operator := startOperated(t, in)
+	if before.token = revoked; before.request("GET", before.public+"/v2/", nil, nil).StatusCode != http.StatusOK {
+		t.Fatal("the token in the mounted Secret is refused before anything was pushed")
+	}
+	minted, err := access.Mint(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, state := before.push(operator, snapshot(minted, 5)); status != http.StatusOK || state.Revision != 5 {
+		t.Fatalf("the push is answered %d %+v", status, state)
+	}
+	before.stop()
+
+	after, _ := startOperated(t, in)
+	after.untilReady()
+	for token, want := range map[string]int{revoked: http.StatusUnauthorized, minted.Reveal(): http.StatusOK} {
+		after.token = token
+		if answer := after.request("GET", after.public+"/v2/", nil, nil); answer.StatusCode != want {
+			t.Errorf("%.12s is answered %d, want %d", token, answer.StatusCode, want)
+		}
+	}
+}
+
+// A registry that becomes private again is private, on connections that were open too, and tokens are what they were.
+func TestVisibilityIsFlipped(t *testing.T) {
+	t.Parallel()
+	r, operator := startOperated(t)
+	r.untilReady()
+	address := r.pushBlob("content")
+	token, err := access.ParseToken(r.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, visibility := range []wire.Visibility{wire.Private, wire.Public, wire.Private, wire.Public, ""} {
+		document := wire.Access{Revision: uint64(i + 2), Visibility: visibility, Tokens: []wire.Token{{ID: token.ID(), SHA256: token.SHA256(), Scopes: wire.Scopes(), Charts: []string{"*"}}}}
+		if status, state := r.push(operator, document.Encode()); status != http.StatusOK || state.Revision != document.Revision {
+			t.Fatalf("%d %+v", status, state)
+		}
+		want := http.StatusUnauthorized
+		if visibility == wire.Public {
+			want = http.StatusOK
+		}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body := text(t, answer); answer.StatusCode != want || (body == "content") != (want == http.StatusOK) {
+			t.Errorf("%q: anybody is answered %d %s", visibility, answer.StatusCode, body)
+		}
+		if answer := r.request("GET", address, nil, nil); answer.StatusCode != http.StatusOK {
+			t.Errorf("%q: the token is answered %d", visibility, answer.StatusCode)
+		}
 	}
 }

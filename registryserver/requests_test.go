@@ -7,19 +7,35 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/chartroom-dev/chartroom/registryserver/audit"
 )
 
-func recordedBy(next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
+func recordedBy(next http.HandlerFunc) (*recordingServer, *bytes.Buffer) {
 	return recordedWith(time.Minute, next)
 }
 
-func recordedWith(patience time.Duration, next http.HandlerFunc) (*httptest.Server, *bytes.Buffer) {
+// recordingServer writes all lines when it is closed.
+type recordingServer struct {
+	*httptest.Server
+	requests *accessLog
+}
+
+func (s *recordingServer) Close() {
+	s.Server.Close()
+	s.requests.lines.Flush()
+}
+
+func recordedWith(patience time.Duration, next http.HandlerFunc) (*recordingServer, *bytes.Buffer) {
 	log := new(bytes.Buffer)
-	return httptest.NewServer(&recorded{
-		next: next, pushes: new(pushes), log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), metrics: newMetrics("v0"), patience: patience,
-	}), log
+	requests := newAccessLog(log, "text")
+	return &recordingServer{requests: requests, Server: httptest.NewServer(&recorded{
+		draining: new(atomic.Bool), next: next, pushes: new(pushes), log: slog.New(withRequestID{slog.NewTextHandler(log, nil)}), requests: requests,
+		audit: audit.New(io.Discard, "acme/charts", false, nil), metrics: newMetrics("v0"), patience: patience,
+	})}, log
 }
 
 // The client's patience must not run out while the server itself takes its time: between two reads, after the last one,

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,7 +50,7 @@ type running struct {
 	t               *testing.T
 	server          *registryserver.Server
 	public, metrics string
-	log             *lockedBuffer
+	log, audit      *lockedBuffer
 	token           string
 	stop            context.CancelFunc
 	done            chan error
@@ -66,12 +67,12 @@ func start(t *testing.T, change func(*registryserver.Config)) *running {
 		Storage: registryserver.StorageConfig{Dir: filepath.Join(folder, "data")},
 		Metrics: registryserver.MetricsConfig{Listen: "127.0.0.1:0"},
 	}
-	r := &running{t: t, log: new(lockedBuffer), done: make(chan error, 1)}
+	r := &running{t: t, log: new(lockedBuffer), audit: new(lockedBuffer), done: make(chan error, 1)}
 	r.token = writeAccess(t, filepath.Join(folder, "data.state", "access.json"), 1)
 	if change != nil {
 		change(&config)
 	}
-	server, err := registryserver.New(t.Context(), config, slog.New(slog.NewTextHandler(r.log, nil)))
+	server, err := registryserver.New(t.Context(), config, registryserver.Outputs{Log: slog.New(slog.NewTextHandler(r.log, nil)), Requests: r.log, Audit: r.audit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,17 +92,17 @@ func start(t *testing.T, change func(*registryserver.Config)) *running {
 }
 
 // writeAccess writes an access file with one token that may do everything.
-func writeAccess(t *testing.T, path string, revision uint64) (token string) {
-	t.Helper()
+func writeAccess(tb testing.TB, path string, revision uint64) (token string) {
+	tb.Helper()
 	minted, err := access.Mint(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, snapshot(minted, revision), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return minted.Reveal()
 }
@@ -202,7 +203,15 @@ func TestServerServesAndReportsItself(t *testing.T) {
 }
 
 func TestLogHasRequestsAndNoSecrets(t *testing.T) {
-	r := start(t, nil)
+	var keys string
+	r := start(t, func(c *registryserver.Config) {
+		keys = filepath.Join(filepath.Dir(c.Storage.Dir), "keys")
+		c.Keys = keys
+	})
+	key, err := os.ReadFile(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
 	location := r.request("POST", r.public+"/v2/acme/charts/web/blobs/uploads/", nil, nil).Header.Get("Location")
 	r.request("GET", r.public+location+"?token="+r.token, nil, map[string]string{"X-Request-Id": "id-1"})
 	wrong := r.request("GET", r.public+"/v2/", nil, map[string]string{"Authorization": "Bearer sesame", "X-Request-Id": "a b"})
@@ -213,7 +222,7 @@ func TestLogHasRequestsAndNoSecrets(t *testing.T) {
 	eventually(t, "four requests were logged", func() bool { return strings.Count(r.log.String(), "msg=request ") == 4 })
 	log := r.log.String()
 	signature := location[strings.LastIndex(location, ".")+1:]
-	for _, secret := range []string{r.token, r.token[13:], "sesame", signature, "Basic ", "\x1b", strings.Repeat("x", 65)} {
+	for _, secret := range []string{r.token, r.token[13:], "sesame", signature, strings.TrimSpace(string(key)), "Basic ", "\x1b", strings.Repeat("x", 65)} {
 		if strings.Contains(log, secret) {
 			t.Errorf("the log has %q:\n%s", secret, log)
 		}
@@ -378,6 +387,64 @@ func TestConnectionsAreBounded(t *testing.T) {
 	eventually(t, "one that waits for its next request makes room", func() bool { return answered(r.dial()) })
 }
 
+// One address may not have all connections, even where none of them is busy.
+func TestConnectionsOfOneClientAreBounded(t *testing.T) {
+	r := start(t, func(c *registryserver.Config) { c.Limits.ConnectionsPerClient = 2 })
+	first, second := r.dial(), r.dial()
+	for _, c := range []net.Conn{first, second} {
+		r.send(c, "GET", "/v2/", 0)
+		if answer, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%v, %v", answer, err)
+		}
+	}
+	third := r.dial()
+	r.send(third, "GET", "/v2/", 0)
+	if answer, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || answer.StatusCode != http.StatusOK {
+		t.Errorf("the newest connection is answered %v, %v", answer, err)
+	}
+	// Which of the two has waited longest the server knows: it may be told of the end of an answer after its client is.
+	ended := make(chan error, 2)
+	for _, c := range []net.Conn{first, second} {
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			ended <- err
+		}()
+	}
+	if err := <-ended; !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("none of those that waited was ended: %v", err)
+	}
+}
+
+// Secrets are not tried without end, and meanwhile those that are valid are.
+func TestFailedLoginsAreBounded(t *testing.T) {
+	r := start(t, nil)
+	wrong := map[string]string{"Authorization": "Bearer sesame"}
+	eventually(t, "failed logins are too many", func() bool {
+		answer := r.request("GET", r.public+"/v2/", nil, wrong)
+		_ = text(t, answer)
+		if answer.StatusCode == http.StatusTooManyRequests && answer.Header.Get("Retry-After") != "2" {
+			t.Error("it does not say when to come back")
+		}
+		return answer.StatusCode == http.StatusTooManyRequests
+	})
+	if answer := r.request("GET", r.public+"/v2/", nil, nil); answer.StatusCode != http.StatusOK {
+		t.Errorf("a valid token is answered %d", answer.StatusCode)
+	}
+}
+
+func TestRequestsPerSecond(t *testing.T) {
+	r := start(t, func(c *registryserver.Config) { c.Limits.RequestsPerSecond = 1 })
+	var statuses []int
+	for range 3 {
+		answer := r.request("GET", r.public+"/v2/acme/charts/web/tags/list", nil, nil)
+		_ = text(t, answer)
+		statuses = append(statuses, answer.StatusCode)
+	}
+	if want := []int{http.StatusNotFound, http.StatusNotFound, http.StatusTooManyRequests}; !slices.Equal(statuses, want) {
+		t.Errorf("three requests at once were answered %d, want %d", statuses, want)
+	}
+}
+
 func TestReaderThatStallsIsLetGo(t *testing.T) {
 	t.Parallel()
 	r := start(t, func(c *registryserver.Config) { c.Limits.ClientTimeout = registryserver.Duration(time.Second) })
@@ -428,7 +495,7 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		config := registryserver.Config{Listen: "127.0.0.1:0", Storage: registryserver.StorageConfig{Dir: filepath.Join(folder, "data")}}
 		c.change(&config)
-		if _, err := registryserver.New(t.Context(), config, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.words) {
+		if _, err := registryserver.New(t.Context(), config, registryserver.Outputs{Log: slog.New(slog.DiscardHandler), Requests: io.Discard, Audit: io.Discard}); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("error %v, want one with %q", err, c.words)
 		}
 	}
@@ -439,7 +506,31 @@ func TestStorageOfAnotherRegistryIsRefused(t *testing.T) {
 	var config registryserver.Config
 	start(t, func(c *registryserver.Config) { config = *c })
 	config.Registry = "other"
-	if _, err := registryserver.New(t.Context(), config, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "acme/charts") {
+	if _, err := registryserver.New(t.Context(), config, registryserver.Outputs{Log: slog.New(slog.DiscardHandler), Requests: io.Discard, Audit: io.Discard}); err == nil || !strings.Contains(err.Error(), "acme/charts") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A command that works offline opens what a server with the same configuration serves.
+func TestOpenStoreOpensWhatTheServerServes(t *testing.T) {
+	t.Parallel()
+	var served registryserver.Config
+	r := start(t, func(c *registryserver.Config) { served = *c })
+	r.pushBlob("content")
+	store, err := registryserver.OpenStore(t.Context(), registryserver.Config{
+		Organization: served.Organization, Registry: served.Registry, Storage: served.Storage,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := store.Repository("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := web.StatBlob(t.Context(), digest.FromString("content")); err != nil || b.Size != int64(len("content")) {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if _, err := registryserver.OpenStore(t.Context(), registryserver.Config{Organization: "Other", Storage: served.Storage}); err == nil || !strings.Contains(err.Error(), "organization") {
+		t.Errorf("a configuration that is not valid: %v", err)
 	}
 }

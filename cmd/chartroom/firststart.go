@@ -100,7 +100,7 @@ func greet(w io.Writer, terminal bool, c registryserver.Config, address *url.URL
 	if address.Scheme == "http" {
 		plain = " --plain-http"
 	}
-	fmt.Fprintf(w, "Chartroom %s serves oci://%s/%s from %s\n\n", version, address.Host, name, displayed(c.Storage.Dir))
+	fmt.Fprintf(w, "Chartroom %s serves oci://%s/%s from %s\n\n", version, address.Host, name, displayed(c.Storage.String()))
 	if first.made {
 		fmt.Fprintf(w, "A token that reads and writes was made. It is in %s, and its hash in %s.\n", displayed(first.file), displayed(c.Access.File))
 		if terminal {

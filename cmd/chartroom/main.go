@@ -1,5 +1,5 @@
 // Command chartroom is the registry server: it serves Helm charts, and whatever else the OCI Distribution Specification
-// knows, from a directory.
+// knows, from a directory or from S3.
 package main
 
 import (
@@ -35,12 +35,30 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "chartroom: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintf(os.Stderr, "chartroom: %s\n", printable(oneLine(err.Error())))
 	var usage *usageError
 	if typed || errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// oneLine joins the lines of an error, such as those of several problems at once.
+func oneLine(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		switch {
+		case strings.HasSuffix(b.String(), ":"):
+			b.WriteString(" ")
+		case b.Len() > 0:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // usageError is an error in what was typed that a command found itself.
@@ -61,7 +79,7 @@ func rootCommand() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(serveCommand(), newTokenCommand(), versionCommand())
+	root.AddCommand(serveCommand(), newTokenCommand(), policyCommand(), exportCommand(), importCommand(), verifyCommand(), gcCommand(), retentionCommand(), storageCommand(), versionCommand())
 	return root
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/chart/charttest"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -48,6 +49,8 @@ type process struct {
 	// token reads and writes.
 	token  string
 	stdout string
+	// out is where stdout came from, of which the rest is not read.
+	out    io.Closer
 	stderr *lockedBuffer
 	client *http.Client
 	ended  bool
@@ -83,6 +86,7 @@ func serveDir(t *testing.T, folder string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.out = out
 	if err := p.command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -167,13 +171,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func digestOf(b []byte) string { return digest.FromBytes(b).String() }
 
-// chartOf makes the pieces of a chart: config, layer and manifest.
-func chartOf(seed string, size int) (config, layer, manifest []byte) {
-	config = []byte(`{"name":"` + seed + `"}`)
-	layer = bytes.Repeat([]byte(seed+" "), size/(len(seed)+1)+1)
-	manifest = fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.cncf.helm.chart.content.v1.tar+gzip","digest":%q,"size":%d}]}`,
-		digestOf(config), len(config), digestOf(layer), len(layer))
-	return config, layer, manifest
+// chartOf makes the pieces of a chart: config, layer and manifest. name is the chart's with its version, as that of an
+// archive.
+func chartOf(name string, size int) (config, layer, manifest []byte) {
+	chart, version, _ := strings.Cut(name, "-")
+	c := charttest.New(chart, version, size)
+	return c.Config, c.Content, c.Manifest
 }
 
 // refused is an answer that is not the one wanted.

@@ -31,6 +31,36 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 )
 
+// The record on standard output has readers that stall, and such as go away.
+func TestOutputThatNobodyReads(t *testing.T) {
+	for name, leave := range map[string]func(*process) error{
+		"stalls":    func(*process) error { return nil },
+		"went away": func(p *process) error { return p.out.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := serveDir(t, t.TempDir())
+			if err := leave(p); err != nil {
+				t.Fatal(err)
+			}
+			token := p.token
+			p.token = "wrong"
+			for range 500 { // Which make more lines than a pipe holds.
+				if status := p.status(); status == http.StatusOK {
+					t.Fatal("a wrong token was admitted")
+				}
+			}
+			p.token = token
+			if status := p.status(); status != http.StatusOK {
+				t.Errorf("a valid token is answered %d", status)
+			}
+			if err := p.end(syscall.SIGTERM); err != nil {
+				t.Errorf("it ended with %v", err)
+			}
+		})
+	}
+}
+
 func TestFirstStart(t *testing.T) {
 	folder := t.TempDir()
 	p := serveDir(t, folder)
@@ -129,6 +159,8 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --organization A --registry B", 2, "; registry:"},
 		{"serve --drain-timeout soon", 2, "soon"},
 		{"serve --tls-cert x", 2, "tls"},
+		{"serve --quota-size big", 2, "is not a size such as 10Gi"},
+		{"serve --quota-charts=-1", 2, "quota.charts: is negative"},
 		{"serve --config none.yaml", 1, "none.yaml"},
 		{"serve --config bad.yaml", 1, "lissten"},
 		{"serve --listen 192.0.2.1:1", 1, "listen"},
@@ -417,5 +449,25 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 	if strings.Contains(p.stdout, "--plain-http") {
 		t.Errorf("the lines to paste have --plain-http: %s", p.stdout)
+	}
+}
+
+func TestQuotaFlags(t *testing.T) {
+	p := serveDir(t, t.TempDir(), "--quota-size", "1Mi", "--quota-charts", "1", "--quota-versions", "1", "--quota-chart-size", "2k")
+	if err := p.push("web", "1.0.0", 10); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, version string
+		size          int
+		words         string
+	}{
+		{"web", "1.0.1", 10, "quota of 1 version (used: 1 version, wanted: 1 version more)"},
+		{"api", "1.0.0", 10, "quota of 1 chart (used: 1 chart, wanted: 1 chart more)"},
+		{"web", "1.0.2", 5000, "a chart may have 2.0 KiB at most in this registry"},
+	} {
+		if err := p.push(c.name, c.version, c.size); err == nil || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s %s: %v, want %q", c.name, c.version, err, c.words)
+		}
 	}
 }

@@ -122,7 +122,8 @@ func hasID(id string) func(wire.Token) bool {
 }
 
 func newTokenListCommand() *cobra.Command {
-	var file, output string
+	var file string
+	var output *choice
 	cmd := &cobra.Command{
 		Use:   "list --access FILE",
 		Short: "List the tokens in an access file",
@@ -130,24 +131,20 @@ func newTokenListCommand() *cobra.Command {
   chartroom token list --access access.json -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "table" && output != "json" {
-				return &usageError{fmt.Errorf("--output: %q is unknown; there are table and json", output)}
-			}
 			a, err := access.ReadFile(file)
 			if errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("there is no access file %s; make one with: chartroom token create --access %s", file, file)
 			} else if err != nil {
 				return err
 			}
-			if output == "json" {
+			if output.asJSON() {
 				return listAsJSON(cmd.OutOrStdout(), a.Tokens)
 			}
 			return listAsTable(cmd.OutOrStdout(), a.Tokens, time.Now())
 		},
 	}
 	accessFlag(cmd, &file)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	output = outputFlag(cmd)
 	return cmd
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // maxAuthorizationBytes bounds the Authorization header.
@@ -18,6 +20,34 @@ type Credentials struct {
 	Secret string `json:"-"`
 	// Present is true when there was an Authorization header.
 	Present bool
+}
+
+// tokenForm is how a kind of token begins, and how many bytes of one may be shown.
+type tokenForm struct {
+	prefix string
+	shown  int
+}
+
+// tokenLike are registry tokens, session tokens and JWTs.
+var tokenLike = []tokenForm{{tokenPrefix, len(tokenPrefix) + idLength}, {sessionPrefix, len(sessionPrefix) + sessionIDLength}, {"eyJ", 12}}
+
+// Masked is a text that a client chose, such as a path, without the secrets in it that can be told from other text: each
+// ends at the next slash.
+func Masked(s string) string {
+	suspicious := slices.ContainsFunc(tokenLike, func(t tokenForm) bool { return strings.Contains(s, t.prefix) })
+	if !suspicious { // As all but all are: the path of each request comes through here.
+		return s
+	}
+	parts := strings.Split(s, "/")
+	for n, part := range parts {
+		for _, t := range tokenLike {
+			if i := strings.Index(part, t.prefix); i >= 0 && len(part)-i-t.shown >= 20 {
+				part = part[:i+t.shown] + "…"
+			}
+		}
+		parts[n] = part
+	}
+	return strings.Join(parts, "/")
 }
 
 // Format writes whether there are credentials, whatever the verb, and never which.
@@ -65,4 +95,37 @@ func FromRequest(r *http.Request) (Credentials, error) {
 		return Credentials{}, errors.New("the Authorization header has an empty password or token")
 	}
 	return Credentials{Secret: secret, Present: true}, nil
+}
+
+const (
+	// maxLogins bounds the headers that are remembered, and maxLoginBytes each of them: 3 MiB together.
+	maxLogins     = 2 * MaxTokens
+	maxLoginBytes = 512
+)
+
+// logins remember whose the Authorization headers of earlier requests were, so that they need not be decoded and hashed
+// again. Whether what they prove is worth anything is judged anew each time. The zero value is ready for use.
+type logins struct {
+	mu sync.RWMutex
+	of map[string]Identity
+}
+
+func (l *logins) get(header string) (Identity, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	id, ok := l.of[header]
+	return id, ok
+}
+
+// add remembers a header that was found to be valid. One token may come in many, with any user name.
+func (l *logins) add(header string, id Identity) {
+	if len(header) > maxLoginBytes {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil || len(l.of) >= maxLogins {
+		l.of = map[string]Identity{}
+	}
+	l.of[header] = id
 }

@@ -72,6 +72,12 @@ func FuzzFromRequest(f *testing.F) {
 		if err == nil && (!got.Present || got.Secret == "") {
 			t.Errorf("%q: taken, and yet nothing came of it", header)
 		}
+		if err == nil && !strings.HasSuffix(strings.TrimRight(header, " "), got.Secret) {
+			_, encoded, _ := strings.Cut(header, " ")
+			if decoded, err := base64.StdEncoding.DecodeString(encoded); err != nil || !strings.HasSuffix(string(decoded), ":"+got.Secret) {
+				t.Errorf("%q: the secret is %q", header, got.Secret)
+			}
+		}
 		if err != nil && len(header) > 20 && strings.Contains(err.Error(), header[8:]) {
 			t.Errorf("the error quotes the header: %v", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/glob"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -19,14 +20,28 @@ const (
 // Identity is who makes a request, as far as it was proved. It carries no rights: those are looked up in the snapshot
 // in force at each decision, so that a token revoked in the middle of a request ends there.
 type Identity struct {
-	// ID is "anonymous", or "crt_<id>" of a token: what audit logs and pushed-by records say. Never a secret.
+	// ID is "anonymous", "crt_<id>" of a registry token, or "oidc:<issuer>#<subject>": what audit logs and pushed-by
+	// records say. Never a secret. A session token has the ID of what it was exchanged for.
 	ID string
 	// Name is the token's Name; empty for anonymous.
 	Name string
 	// Anonymous is true when no credentials came with the request.
 	Anonymous bool
+	// Issuer and Subject are those of an OIDC token, and Policies the statements that admit it, as in "team-a/ci[0]".
+	Issuer, Subject string
+	Policies        []string
+	// Session is "crs_<id>" where a session token came with the request.
+	Session string
 
 	fingerprint [sha256.Size]byte
+	// bearer is who an OIDC token is about; nil for registry tokens. admitted is what judge, a snapshot, granted it.
+	bearer   *bearer
+	judge    *Policy
+	admitted []entry
+	// session narrows and ends what the identity may do; nil without a session token.
+	session *session
+	// until is when a request that the identity began must have ended; zero where the snapshot says it.
+	until time.Time
 }
 
 // String is ID.
@@ -56,15 +71,23 @@ func (p *Policy) decide(id Identity, chart string, now time.Time, needed ...wire
 		}
 		return deny("this registry is private: log in with a registry token that has %s", listScopes(needed, " and "))
 	}
-	entries := p.find(strings.TrimPrefix(id.ID, tokenPrefix), id.fingerprint, now)
+	entries := p.entries(id, now)
 	if len(entries) == 0 {
-		return deny("this token is no longer valid here: it was revoked or has expired")
+		return deny("this token is no longer valid here: it was revoked, has expired, or no policy admits it any more")
+	}
+	if id.session != nil {
+		if lacks := without(needed, id.session.Scopes); len(lacks) > 0 {
+			return deny("this session token is for %s; it lacks %s", listScopes(id.session.Scopes, " and "), listScopes(lacks, " and "))
+		}
+	}
+	if entries[0].allows(chart, needed) {
+		return Decision{Allowed: true} // As nearly always, and without the work that a reason needs.
 	}
 	var covered []string
 	var has []wire.Scope
 	for _, e := range entries {
 		covered = append(covered, e.charts...)
-		if slices.ContainsFunc(e.charts, func(pattern string) bool { return Match(pattern, chart) }) {
+		if slices.ContainsFunc(e.charts, func(pattern string) bool { return glob.Match(pattern, chart) }) {
 			has = append(has, e.scopes...)
 		}
 	}
@@ -85,6 +108,32 @@ func (p *Policy) decide(id Identity, chart string, now time.Time, needed ...wire
 		}
 	}
 	return deny("this token may %s but not %s charts here: it lacks the scope %s", may, verb(lacks[0]), lacks[0])
+}
+
+// readsAll judges whether id may read whatever chart at that instant.
+func (p *Policy) readsAll(id Identity, now time.Time) bool {
+	if id.Anonymous {
+		return p.public
+	}
+	if id.session != nil && !slices.Contains(id.session.Scopes, wire.ReadPackages) {
+		return false
+	}
+	return slices.ContainsFunc(p.entries(id, now), func(e entry) bool {
+		return slices.Contains(e.scopes, wire.ReadPackages) && slices.Contains(e.charts, "*")
+	})
+}
+
+// entries are what the snapshot grants the identity, as it was proved for this request.
+func (p *Policy) entries(id Identity, now time.Time) []entry {
+	switch {
+	case !id.until.IsZero() && !now.Before(id.until):
+		return nil
+	case id.bearer != nil && id.judge == p:
+		return id.admitted
+	case id.bearer != nil:
+		return p.admit(id.bearer).entries
+	}
+	return p.findAgain(id, now)
 }
 
 // verb is what a scope allows: read, write or delete.

@@ -1,16 +1,23 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/access/oidc"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -22,6 +29,8 @@ const (
 	stateFile = "access.json"
 	// maxProblem bounds AccessState.Problem.
 	maxProblem = 500
+	// maxIssuerProblem bounds IssuerState.Problem, of which a pod has as many as issuers.
+	maxIssuerProblem = 300
 )
 
 // Where a snapshot came from, as Changed is told.
@@ -37,6 +46,8 @@ type Enforcer struct {
 	interval time.Duration
 	current  atomic.Pointer[inForce]
 	pushed   chan struct{}
+	keys     *oidc.Keys
+	uses     atomic.Uint64
 
 	// mu is held while a snapshot is taken; judging needs only current.
 	mu sync.Mutex
@@ -50,6 +61,7 @@ type Enforcer struct {
 type inForce struct {
 	policy *Policy
 	state  wire.AccessState
+	logins *logins
 }
 
 // EnforcerOptions configure an Enforcer.
@@ -65,6 +77,15 @@ type EnforcerOptions struct {
 	StateDir string
 	// Visibility overrides the snapshot's when not empty. Anything but Public is private.
 	Visibility wire.Visibility
+	// Audience is the registry's own address, https://HOST/ORGANIZATION/REGISTRY, which OIDC tokens must be for.
+	Audience string
+	// AllowedNetworks may be dialled to ask issuers for their keys, although they are not public.
+	AllowedNetworks []netip.Prefix
+	// SessionKeys returns the keys that sign session tokens, 32 bytes each: the first signs, all verify. Nil: there are
+	// no session tokens.
+	SessionKeys func() [][]byte
+	// Log is told which issuers cannot be asked for their keys; nil means nowhere.
+	Log *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Changed, when not nil, is called after each attempt to take a snapshot, with where it came from ("file", "push"
@@ -80,7 +101,8 @@ func NewEnforcer(o EnforcerOptions) *Enforcer {
 		o.Now = time.Now
 	}
 	e := &Enforcer{options: o, interval: pollInterval, pushed: make(chan struct{})}
-	e.current.Store(&inForce{policy: &Policy{}, state: wire.AccessState{Problem: "there is no access snapshot yet: nobody is admitted"}})
+	e.keys = oidc.NewKeys(oidc.Options{AllowedNetworks: o.AllowedNetworks, Now: o.Now, Log: o.Log})
+	e.current.Store(&inForce{policy: &Policy{}, logins: new(logins), state: wire.AccessState{Problem: "there is no access snapshot yet: nobody is admitted"}})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if o.StateDir != "" {
@@ -92,8 +114,12 @@ func NewEnforcer(o EnforcerOptions) *Enforcer {
 	return e
 }
 
-// Watch takes changes of File until ctx ends. It returns nil then.
+// Watch takes changes of File, and looks for the keys of issuers before tokens need them, until ctx ends. It returns nil
+// then, and asks no issuer any more.
 func (e *Enforcer) Watch(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { _ = e.keys.Run(ctx) }) // It returns nothing else.
 	ticker := time.NewTicker(e.interval)
 	defer ticker.Stop()
 	for {
@@ -153,8 +179,15 @@ func (e *Enforcer) push(document []byte) error {
 		}
 		e.kept = next.state
 	}
-	e.current.Store(next)
+	e.enforce(next)
 	return nil
+}
+
+// enforce puts a snapshot in force. Which issuers' keys are looked for follows it.
+func (e *Enforcer) enforce(next *inForce) {
+	e.keys.Use(next.policy.allSources())
+	next.policy.inherit(e.current.Load().policy)
+	e.current.Store(next)
 }
 
 // takeState takes what an earlier run was pushed.
@@ -172,7 +205,7 @@ func (e *Enforcer) takeState() {
 		e.report(err)
 	} else {
 		e.kept = next.state
-		e.current.Store(next)
+		e.enforce(next)
 	}
 	e.changed(sourceState, err)
 }
@@ -212,7 +245,7 @@ func (e *Enforcer) floor(next *inForce) error {
 	newer := next.state.Revision > now.Revision || now.Digest == ""
 	switch {
 	case e.options.StateDir == "" || newer:
-		e.current.Store(next)
+		e.enforce(next)
 	case next.state.Revision == now.Revision && next.state.Digest != now.Digest:
 		return fmt.Errorf("%w: another one of the same revision, %d", ErrOlder, now.Revision)
 	}
@@ -233,10 +266,11 @@ func (e *Enforcer) read(document []byte) (*inForce, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	policy.context.Audience = e.options.Audience
 	if e.options.Visibility != "" {
 		policy.public = e.options.Visibility == wire.Public
 	}
-	return &inForce{policy: policy, state: wire.AccessState{Revision: a.Revision, Digest: a.ContentDigest()}}, nil
+	return &inForce{policy: policy, logins: new(logins), state: wire.AccessState{Revision: a.Revision, Digest: a.ContentDigest()}}, nil
 }
 
 // report sets the problem of the state in force, or clears it when err is nil.
@@ -261,21 +295,76 @@ func (e *Enforcer) Pushed() <-chan struct{} { return e.pushed }
 // State is what is in force now.
 func (e *Enforcer) State() wire.AccessState { return e.current.Load().state }
 
-// Authenticate turns credentials into an identity. No credentials are anonymous, which is an identity too. Wrong,
-// expired, revoked or unreadable ones are ErrUnauthenticated, always the same error.
-func (e *Enforcer) Authenticate(_ context.Context, c Credentials) (Identity, error) {
-	if !c.Present {
+// Issuers says what is known of the issuers that the policies in force name.
+func (e *Enforcer) Issuers() []wire.IssuerState {
+	var issuers []wire.IssuerState
+	for _, s := range e.keys.States() {
+		if s.Given {
+			continue
+		}
+		state := wire.IssuerState{Source: s.Source, Issuer: s.Issuer, Keys: s.Keys, Problem: clip(s.Problem, maxIssuerProblem)}
+		if !s.Refreshed.IsZero() {
+			at := s.Refreshed.UTC().Truncate(time.Second)
+			state.Refreshed = &at
+		}
+		issuers = append(issuers, state)
+	}
+	slices.SortFunc(issuers, func(a, b wire.IssuerState) int {
+		return cmp.Or(cmp.Compare(a.Issuer, b.Issuer), cmp.Compare(a.Source, b.Source))
+	})
+	return issuers
+}
+
+// Identify turns the credentials of a request into an identity, as FromRequest and Authenticate do one after the other.
+func (e *Enforcer) Identify(r *http.Request) (Identity, error) {
+	now := e.current.Load()
+	values := r.Header["Authorization"]
+	if len(values) == 1 {
+		if id, ok := now.logins.get(values[0]); ok {
+			at := e.options.Now()
+			if found := now.policy.findAgain(id, at); len(found) > 0 {
+				e.use(found, at)
+				return id, nil
+			}
+		}
+	}
+	credentials, err := FromRequest(r)
+	if err != nil {
+		return Identity{}, err
+	}
+	id, err := e.Authenticate(r.Context(), credentials)
+	// Of others than registry tokens, more is judged than whether they are in the snapshot.
+	if err == nil && !id.Anonymous && id.bearer == nil && id.session == nil {
+		now.logins.add(values[0], id)
+	}
+	return id, err
+}
+
+// Authenticate turns credentials into an identity: a registry token, an OIDC token that a policy admits, or a session
+// token that was exchanged for one of them. No credentials are anonymous, which is an identity too. Wrong, expired,
+// revoked or unreadable ones are ErrUnauthenticated, always the same error; where there is more to say for the log, it is
+// a RefusedError. The keys of an issuer may have to be asked for; ctx ends the waiting for them.
+func (e *Enforcer) Authenticate(ctx context.Context, c Credentials) (Identity, error) {
+	switch {
+	case !c.Present:
 		return Identity{ID: "anonymous", Anonymous: true}, nil
+	case strings.HasPrefix(c.Secret, sessionPrefix):
+		return e.authenticateSession(c.Secret)
+	case !strings.HasPrefix(c.Secret, tokenPrefix) && strings.Contains(c.Secret, "."):
+		return e.authenticateOIDC(ctx, c.Secret)
 	}
 	t, err := ParseToken(c.Secret)
 	if err != nil {
-		return Identity{}, ErrUnauthenticated
+		// Without a fingerprint: it may be a password that was typed into the wrong place, and easy to guess.
+		return Identity{}, &RefusedError{Reason: "what came is no token of this program: " + err.Error()}
 	}
-	found := e.current.Load().policy.find(t.ID(), t.fingerprint(), e.options.Now())
+	fingerprint, now, p := t.fingerprint(), e.options.Now(), e.current.Load().policy
+	found := p.find(t.ID(), fingerprint, now)
 	if len(found) == 0 {
-		return Identity{}, ErrUnauthenticated
+		return Identity{}, &RefusedError{Token: t.String(), Reason: p.whyNot(t.ID(), fingerprint)}
 	}
-	return Identity{ID: t.String(), Name: found[0].name, fingerprint: t.fingerprint()}, nil
+	e.use(found, now)
+	return Identity{ID: t.String(), Name: found[0].name, fingerprint: fingerprint}, nil
 }
 
 // Authorize judges whether id, as Authenticate returned it for this request, has scope on chart, by the snapshot in
@@ -288,6 +377,11 @@ func (e *Enforcer) Authorize(id Identity, scope wire.Scope, chart string) Decisi
 // that a push needs both.
 func (e *Enforcer) AuthorizePush(id Identity, chart string) Decision {
 	return e.current.Load().policy.decide(id, chart, e.options.Now(), wire.ReadPackages, wire.WritePackages)
+}
+
+// ReadsAll reports whether id may read every chart that there can be, by the snapshot in force now.
+func (e *Enforcer) ReadsAll(id Identity) bool {
+	return e.current.Load().policy.readsAll(id, e.options.Now())
 }
 
 func isClosed(c chan struct{}) bool {

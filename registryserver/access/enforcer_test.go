@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -153,7 +156,7 @@ func TestAloneTheFileIsTaken(t *testing.T) {
 	good := enforcer.State()
 	for name, document := range map[string][]byte{
 		"half of one":      wire.Access{Revision: 9}.Encode()[:40],
-		"a later version":  []byte(`{"version":2}`),
+		"a later version":  []byte(`{"version":3}`),
 		"another registry": wire.Access{Revision: 9, Registry: "team-b/charts"}.Encode(),
 		"an unknown scope": []byte(`{"version":1,"tokens":[{"id":"aaaaaaaa","sha256":"` + first.SHA256() + `","scopes":["all"],"charts":["*"]}]}`),
 		"too many bytes":   append(wire.Access{Revision: 9}.Encode(), make([]byte, wire.MaxAccessBytes)...),
@@ -238,7 +241,7 @@ func TestPush(t *testing.T) {
 		{"an older one", revision(1).Encode(), 2, "", access.ErrOlder},
 		{"another of the same revision", other.Encode(), 2, "", access.ErrOlder},
 		{"another registry's", foreign.Encode(), 2, `"team-b/charts"`, access.ErrRefused},
-		{"a later version", []byte(`{"version":2,"revision":3}`), 2, "version 2", access.ErrRefused},
+		{"a later version", []byte(`{"version":3,"revision":3}`), 2, "version 3", access.ErrRefused},
 		{"a damaged one", damaged, 2, "damaged", access.ErrRefused},
 		{"too many bytes", append(revision(9).Encode(), make([]byte, wire.MaxAccessBytes)...), 2, "more than the", access.ErrRefused},
 		{"an endless field", []byte(`{"version":1,"` + strings.Repeat("x", 100_000) + `":1}`), 2, "unknown field", access.ErrRefused},
@@ -456,4 +459,67 @@ func TestAuthenticateDuringPushes(t *testing.T) {
 	}
 	close(stop)
 	readers.Wait()
+}
+
+// What is remembered of a header must not let anybody in who would be refused without that.
+func TestIdentifyAgain(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	token, expires := mint(t), now.Add(time.Minute)
+	a := wire.Access{Revision: 1, Registry: registry, Tokens: []wire.Token{{
+		ID: token.ID(), SHA256: token.SHA256(), Scopes: wire.Scopes(), Charts: []string{"*"}, ExpiresAt: &expires,
+	}}}
+	o := managed(t)
+	o.Now = func() time.Time { return now }
+	e := access.NewEnforcer(o)
+	push := func(a wire.Access) {
+		t.Helper()
+		if _, err := e.Push(a.Encode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	identify := func(wanted bool, headers ...string) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+		r.Header["Authorization"] = headers
+		for range 3 {
+			id, err := e.Identify(r)
+			if (err == nil) != wanted || wanted && id.ID != token.String() {
+				t.Fatalf("%v, %v", id, err)
+			}
+			if wanted != e.Authorize(id, wire.ReadPackages, "a").Allowed {
+				t.Fatal("it may not read what it is")
+			}
+		}
+	}
+	header := "Bearer " + token.Reveal()
+	identify(false, header)
+	push(a)
+	identify(true, header)
+	identify(false, header, header)
+	identify(false, header+"x")
+	for i := range 5000 { // More names than are remembered, and longer ones.
+		r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+		r.SetBasicAuth(strings.Repeat("n", i%1000)+strconv.Itoa(i), token.Reveal())
+		if id, err := e.Identify(r); err != nil || id.ID != token.String() {
+			t.Fatal(id, err)
+		}
+	}
+	identify(true, header)
+	a.Revision, a.Tokens = 2, append(a.Tokens, revision(2).Tokens...)
+	push(a)
+	identify(true, header)
+	a.Revision, a.Tokens = 3, a.Tokens[1:]
+	push(a)
+	identify(false, header)
+	a.Revision, a.Tokens = 4, append(a.Tokens, wire.Token{
+		ID: token.ID(), SHA256: token.SHA256(), Scopes: wire.Scopes(), Charts: []string{"*"}, ExpiresAt: &expires,
+	})
+	push(a)
+	identify(true, header)
+	now = expires
+	identify(false, header)
+	anonymous, err := e.Identify(httptest.NewRequest(http.MethodGet, "/v2/", nil))
+	if err != nil || !anonymous.Anonymous {
+		t.Error(anonymous, err)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
@@ -61,15 +62,25 @@ func TestEditFileCreatesAPrivateFile(t *testing.T) {
 	}
 }
 
-func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }
+func owner(info fs.FileInfo) [2]uint32 {
+	stat := info.Sys().(*syscall.Stat_t)
+	return [2]uint32{stat.Uid, stat.Gid}
+}
 
 func TestEditFileKeepsModeAndOwnerAndLinks(t *testing.T) {
+	const nobody, somebody = -1, 4711
+	for name, of := range map[string][2]int{"another's": {somebody, somebody}, "another user's": {somebody, nobody}, "another group's": {nobody, somebody}} {
+		t.Run(name, func(t *testing.T) { keepsModeAndOwnerAndLinks(t, of[0], of[1]) })
+	}
+}
+
+func keepsModeAndOwnerAndLinks(t *testing.T, user, group int) {
+	t.Helper()
 	folder := t.TempDir()
 	path, link := filepath.Join(folder, "access.json"), filepath.Join(t.TempDir(), "link")
 	write(t, path, wire.Access{Revision: 41}.Encode())
-	const somebody = 4711
 	if os.Getuid() == 0 {
-		if err := os.Chown(path, somebody, somebody); err != nil {
+		if err := os.Chown(path, user, group); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,7 +96,7 @@ func TestEditFileKeepsModeAndOwnerAndLinks(t *testing.T) {
 		t.Errorf("mode %v, was %v, %v", after.Mode(), before.Mode(), err)
 	}
 	if got, want := owner(after), owner(before); got != want {
-		t.Errorf("owner %d, was %d", got, want)
+		t.Errorf("user and group %d, were %d", got, want)
 	}
 	if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
 		t.Errorf("the link became %v, %v", info.Mode(), err)
@@ -109,7 +120,7 @@ func TestEditFileWritesNothingWhenItFails(t *testing.T) {
 			return nil
 		}, "scopes"},
 		"a broken file":     {"{", func(*wire.Access) error { return nil }, "not JSON"},
-		"a later version":   {`{"version":2}`, func(*wire.Access) error { return nil }, "version 2"},
+		"a later version":   {`{"version":3}`, func(*wire.Access) error { return nil }, "version 3"},
 		"more than allowed": {string(revision(1).Encode()), grow, "revoke tokens"},
 	} {
 		folder := t.TempDir()
@@ -131,6 +142,39 @@ func TestEditFileWritesNothingWhenItFails(t *testing.T) {
 	err := access.EditFile(filepath.Join(t.TempDir(), "missing", "access.json"), add(mint(t)))
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no folder: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, nil)
+	if err := access.EditFile(filepath.Join(file, "access.json"), add(mint(t))); err == nil || !strings.Contains(err.Error(), "locking the access file") {
+		t.Errorf("a file in place of the folder: %v", err)
+	}
+}
+
+// What could not be written is not called done, and leaves nothing behind.
+func TestEditFileSaysThatItCannotWrite(t *testing.T) {
+	for name, inTheWay := range map[string]func(path string) error{
+		"a folder in place of the new file": func(path string) error { return os.MkdirAll(path+".tmp/somebody's", 0o700) },
+		"a folder in place of the old file": func(path string) error {
+			return errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+		},
+		"a link to itself": func(path string) error {
+			return errors.Join(os.Remove(path), os.Symlink(path, path))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "access.json")
+		write(t, path, revision(1).Encode())
+		before := ""
+		err := access.EditFile(path, func(*wire.Access) error {
+			err := inTheWay(path)
+			before = strings.Replace(names(t, filepath.Dir(path)), " access.json.lock", "", 1)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "writing the access file") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := names(t, filepath.Dir(path)); got != before {
+			t.Errorf("%s: left behind: %s, there were %s", name, got, before)
+		}
 	}
 }
 
@@ -168,6 +212,34 @@ func TestEditsAtOnceLoseNothing(t *testing.T) {
 	}
 }
 
+// Who edits second begins when the first has ended, and sees what the first wrote.
+func TestTheSecondEditWaitsForTheFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.json")
+	began, ended := make(chan struct{}), make(chan error)
+	err := access.EditFile(path, func(a *wire.Access) error {
+		go func() {
+			ended <- access.EditFile(path, func(a *wire.Access) error {
+				close(began)
+				return add(mint(t))(a)
+			})
+		}()
+		select {
+		case <-began:
+			t.Error("two edit at once")
+		case err := <-ended:
+			t.Fatalf("the second did not wait: %v", err)
+		case <-time.After(50 * time.Millisecond): // What must not happen cannot be waited for.
+		}
+		return add(mint(t))(a)
+	})
+	if err := errors.Join(err, <-ended); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := access.ReadFile(path); err != nil || a.Revision != 2 || len(a.Tokens) != 2 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 func TestReadFileRefuses(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "access.json")
@@ -180,5 +252,15 @@ func TestReadFileRefuses(t *testing.T) {
 	write(t, path, []byte(`{"version":1,"visibility":"Open"}`))
 	if _, err := access.ReadFile(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("an unknown visibility: %v", err)
+	}
+	if _, err := access.ReadFile(os.DevNull); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a device: %v", err)
+	}
+	document := wire.Access{Version: 1}.Encode()
+	for more, taken := range []bool{true, false} {
+		write(t, path, append(document, strings.Repeat(" ", wire.MaxAccessBytes-len(document)+more)...))
+		if _, err := access.ReadFile(path); (err == nil) != taken {
+			t.Errorf("%d bytes more than are allowed: %v", more, err)
+		}
 	}
 }

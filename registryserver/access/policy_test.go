@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,26 @@ func TestCompileRefuses(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), good.SHA256()[2:]) {
 			t.Errorf("%s: the error quotes a hash: %v", name, err)
+		}
+	}
+}
+
+func TestCompileTakesWhatIsAllowedAtMost(t *testing.T) {
+	e := entry(mint(t))
+	e.Name, e.Charts = strings.Repeat("n", 320), slices.Repeat([]string{"web"}, 64)
+	if _, err := access.Compile(wire.Access{Tokens: slices.Repeat([]wire.Token{e}, 2000)}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestValidateSHA256(t *testing.T) {
+	good := mint(t).SHA256()
+	if err := access.ValidateSHA256(good); err != nil {
+		t.Error(err)
+	}
+	for _, text := range []string{"", good[2:], good + "00", strings.Repeat("A", 64), strings.Repeat("g", 64), good[:63] + " "} {
+		if err := access.ValidateSHA256(text); err == nil || text != "" && strings.Contains(err.Error(), text) {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
@@ -162,20 +183,23 @@ func TestAuthenticate(t *testing.T) {
 	enforcer := alone(t, wire.Access{Version: 1, Revision: 1, Tokens: entries}, func(o *access.EnforcerOptions) {
 		o.Now = func() time.Time { return now }
 	})
-	forged := mine.Reveal()[:13] + revoked.Reveal()[13:]
+	forge := func(id access.Token) string { return checksummed(id.Reveal()[:13] + revoked.Reveal()[13:56]) }
 	for name, c := range map[string]struct {
 		secret string
 		want   access.Identity
-		valid  bool
+		why    string // For the log alone; empty: valid.
 	}{
-		"mine":                {mine.Reveal(), access.Identity{ID: "crt_" + mine.ID(), Name: "somebody"}, true},
-		"until its last tick": {soon.Reveal(), access.Identity{ID: "crt_" + soon.ID(), Name: "somebody"}, true},
-		"at its expiry":       {expired.Reveal(), access.Identity{}, false},
-		"revoked":             {revoked.Reveal(), access.Identity{}, false},
-		"my id, other secret": {forged, access.Identity{}, false},
-		"not a token":         {"swordfish", access.Identity{}, false},
-		"a hash":              {mine.SHA256(), access.Identity{}, false},
-		"nothing":             {"", access.Identity{}, false},
+		"mine":                  {mine.Reveal(), access.Identity{ID: "crt_" + mine.ID(), Name: "somebody"}, ""},
+		"until its last tick":   {soon.Reveal(), access.Identity{ID: "crt_" + soon.ID(), Name: "somebody"}, ""},
+		"at its expiry":         {expired.Reveal(), access.Identity{}, "it expired at 2030-01-01T00:00:00Z"},
+		"revoked":               {revoked.Reveal(), access.Identity{}, "there is no such token"},
+		"my id, other secret":   {forge(mine), access.Identity{}, "its secret is wrong"},
+		"an id, other secret":   {forge(soon), access.Identity{}, "its secret is wrong"},
+		"old id, other secret":  {forge(expired), access.Identity{}, "its secret is wrong"},
+		"my id, other checksum": {mine.Reveal()[:13] + revoked.Reveal()[13:], access.Identity{}, "checksum is wrong"},
+		"not a token":           {"swordfish", access.Identity{}, "no token of this program"},
+		"a hash":                {mine.SHA256(), access.Identity{}, "no token of this program"},
+		"nothing":               {"", access.Identity{}, "no token of this program"},
 	} {
 		// Basic and Bearer with the same token are the same to us.
 		for _, header := range []string{basic("anybody", c.secret), "Bearer " + c.secret} {
@@ -184,13 +208,16 @@ func TestAuthenticate(t *testing.T) {
 				credentials = access.Credentials{Present: true}
 			}
 			got, err := enforcer.Authenticate(t.Context(), credentials)
-			if (err == nil) != c.valid || (err != nil && (!errors.Is(err, access.ErrUnauthenticated) || err.Error() != access.ErrUnauthenticated.Error())) {
+			if (err == nil) != (c.why == "") || (err != nil && (!errors.Is(err, access.ErrUnauthenticated) || err.Error() != access.ErrUnauthenticated.Error())) {
 				t.Errorf("%s, %.6s: %v", name, header, err)
+			}
+			if refused := (*access.RefusedError)(nil); errors.As(err, &refused) && !strings.Contains(refused.Reason, c.why) {
+				t.Errorf("%s, %.6s: %q does not say %q", name, header, refused.Reason, c.why)
 			}
 			if got.ID != c.want.ID || got.Name != c.want.Name || got.Anonymous {
 				t.Errorf("%s, %.6s: %+v", name, header, got)
 			}
-			if allowed := enforcer.Authorize(got, wire.ReadPackages, "a").Allowed; allowed != c.valid {
+			if allowed := enforcer.Authorize(got, wire.ReadPackages, "a").Allowed; allowed != (c.why == "") {
 				t.Errorf("%s, %.6s: may read: %v", name, header, allowed)
 			}
 		}
@@ -221,5 +248,49 @@ func TestOneTokenTwice(t *testing.T) {
 	}
 	if d := enforcer.AuthorizePush(id, "db"); d.Allowed || !strings.Contains(d.Reason, "lacks write_packages") {
 		t.Errorf("may write where it may only read: %+v", d)
+	}
+}
+
+// What all charts hold together is for who may read each of them, by whatever right.
+func TestReadsAll(t *testing.T) {
+	g := newGate(t, wire.Access{})
+	for name, c := range map[string]struct {
+		scopes []wire.Scope
+		charts []string
+		want   bool
+	}{
+		"reads everything": {[]wire.Scope{wire.ReadPackages}, []string{"web", "*"}, true},
+		"reads some":       {[]wire.Scope{wire.ReadPackages}, []string{"web", "team/*", "?"}, false},
+		"writes":           {[]wire.Scope{wire.WritePackages, wire.DeletePackages}, []string{"*"}, false},
+	} {
+		token := mint(t)
+		g.change(wire.Access{Tokens: []wire.Token{{ID: token.ID(), SHA256: token.SHA256(), Scopes: c.scopes, Charts: c.charts}}})
+		id := g.want(token.Reveal())
+		if got := g.ReadsAll(id); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		g.change(wire.Access{})
+		if g.ReadsAll(id) {
+			t.Errorf("%s: a token that was revoked", name)
+		}
+	}
+	token := mint(t)
+	g.change(wire.Access{Visibility: wire.Public, Tokens: []wire.Token{entry(token)}})
+	for _, scope := range []wire.Scope{wire.ReadPackages, wire.WritePackages} {
+		session, err := g.Exchange(t.Context(), token.Reveal(), []wire.Scope{scope})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.ReadsAll(g.want(session.Token)); got != (scope == wire.ReadPackages) {
+			t.Errorf("a session for %s: %v", scope, got)
+		}
+	}
+	anybody := access.Identity{ID: "anonymous", Anonymous: true}
+	if !g.ReadsAll(anybody) {
+		t.Error("nobody reads a public registry")
+	}
+	g.change(wire.Access{Visibility: wire.Private})
+	if g.ReadsAll(anybody) {
+		t.Error("anybody reads a private registry")
 	}
 }

@@ -2,7 +2,6 @@ package access
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,8 +21,8 @@ const (
 	tokenLength    = len(tokenPrefix) + idLength + 1 + secretLength + 1 + checksumLength
 )
 
-// Token is a registry token, secret included: "crt_<id>_<secret>_<checksum>". The id has 8 characters, the secret 43
-// (32 random bytes), the checksum 6 (CRC-32 IEEE of all before its underscore), all in base62.
+// Token is a registry token, secret included: "crt_<id>_<secret>_<checksum>". The id has 8 characters and
+// follows from the hash of the secret, the secret 43 (32 random bytes), the checksum 6 (CRC-32 IEEE of all before its underscore), all in base62.
 //
 // It never formats as its secret: String and LogValue give the id alone; Reveal gives the token.
 type Token struct {
@@ -32,18 +31,30 @@ type Token struct {
 
 // Mint makes a token from a source of randomness, crypto/rand.Reader outside of tests.
 func Mint(random io.Reader) (Token, error) {
-	var seed [8 + 32]byte
+	var seed [32]byte
 	if _, err := io.ReadFull(random, seed[:]); err != nil {
 		return Token{}, fmt.Errorf("minting a token: %w", err)
 	}
-	// Eight random bytes are 80,000 times as many values as there are ids, so the remainder is all but uniform; the id
-	// is no secret.
-	id := new(big.Int).SetBytes(seed[:8])
-	id.Mod(id, new(big.Int).Exp(big.NewInt(62), big.NewInt(idLength), nil))
-	return Token{
-		id:     base62(id, idLength),
-		secret: base62(new(big.Int).SetBytes(seed[8:]), secretLength),
-	}, nil
+	t := Token{secret: base62(new(big.Int).SetBytes(seed[:]), secretLength)}
+	t.id = idOf(t.fingerprint())
+	return t, nil
+}
+
+// IDOf returns the id of the token that Mint made, from the SHA-256 of its secret in hexadecimal: who knows the hash alone
+// knows what to call the token by.
+func IDOf(secretSHA256 string) (string, error) {
+	sum, err := decodeSHA256(secretSHA256)
+	if err != nil {
+		return "", err
+	}
+	return idOf(sum), nil
+}
+
+// idOf takes eight bytes, which are 80,000 times as many values as there are ids, so that the remainder is all but
+// uniform. What an id tells of the hash is of no use: behind that are 32 random bytes.
+func idOf(sum [sha256.Size]byte) string {
+	id := new(big.Int).SetBytes(sum[:8])
+	return base62(id.Mod(id, new(big.Int).Exp(big.NewInt(62), big.NewInt(idLength), nil)), idLength)
 }
 
 // ParseToken reads a token. The error names what is wrong with the form and never quotes the input.
@@ -55,15 +66,14 @@ func ParseToken(s string) (Token, error) {
 	if len(s) != tokenLength {
 		return Token{}, fmt.Errorf("a registry token has %d characters, this one has %d", tokenLength, len(s))
 	}
-	parts := strings.Split(rest, "_")
-	if len(parts) != 3 || len(parts[0]) != idLength || len(parts[1]) != secretLength || !isBase62(parts[0]+parts[1]+parts[2]) {
+	id, secret, checksum := rest[:idLength], rest[idLength+1:idLength+1+secretLength], rest[idLength+secretLength+2:]
+	if rest[idLength] != '_' || rest[idLength+1+secretLength] != '_' || !isBase62(id) || !isBase62(secret) || !isBase62(checksum) {
 		return Token{}, errors.New("a registry token has the form crt_<id>_<secret>_<checksum>, each of letters and digits")
 	}
-	t := Token{id: parts[0], secret: parts[1]}
-	if t.checksum() != parts[2] {
+	if checksumOf(s[:len(s)-checksumLength-1]) != [checksumLength]byte([]byte(checksum)) {
 		return Token{}, errors.New("the registry token's checksum is wrong: a part of it was mistyped or lost")
 	}
-	return t, nil
+	return Token{id: id, secret: secret}, nil
 }
 
 // ID is the public part.
@@ -93,10 +103,21 @@ func (t Token) body() string { return tokenPrefix + t.id + "_" + t.secret }
 func (t Token) fingerprint() [sha256.Size]byte { return sha256.Sum256([]byte(t.secret)) }
 
 func (t Token) checksum() string {
-	var sum [4]byte
-	binary.BigEndian.PutUint32(sum[:], crc32.ChecksumIEEE([]byte(t.body())))
-	return base62(new(big.Int).SetBytes(sum[:]), checksumLength)
+	sum := checksumOf(t.body())
+	return string(sum[:])
 }
+
+// checksumOf is made without big numbers: each request with a token needs it.
+func checksumOf(body string) (digits [checksumLength]byte) {
+	sum := crc32.ChecksumIEEE([]byte(body))
+	for i := range digits {
+		digits[checksumLength-1-i] = base62Digits[sum%62]
+		sum /= 62
+	}
+	return digits
+}
+
+const base62Digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // ValidateID says that id cannot be the id of a token. It does not quote it: somebody may have written the whole token.
 func ValidateID(id string) error {

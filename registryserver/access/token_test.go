@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
+	"math/big"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,8 +20,10 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 )
 
-// The token that a source of zeros gives. Its checksum was computed with another program.
+// A token of zeros, and the one that a source of zeros gives. Id and checksums were computed with another program.
 const (
+	mintedOfZeros = "crt_nqt0xOjz_0000000000000000000000000000000000000000000_2skhVg"
+
 	zeroToken    = "crt_00000000_0000000000000000000000000000000000000000000_" + zeroChecksum
 	zeroChecksum = "4dvgry"
 )
@@ -66,8 +70,8 @@ func TestMint(t *testing.T) {
 			t.Errorf("%s: id %s and hash %s do not belong to %s", name, token.ID(), token.SHA256(), token.Reveal())
 		}
 	}
-	if token, _ := access.Mint(zeros{}); token.Reveal() != zeroToken {
-		t.Errorf("zeros give %s, want %s", token.Reveal(), zeroToken)
+	if token, _ := access.Mint(zeros{}); token.Reveal() != mintedOfZeros {
+		t.Errorf("zeros give %s, want %s", token.Reveal(), mintedOfZeros)
 	}
 	if one, two := mint(t), mint(t); one == two {
 		t.Error("two tokens are the same")
@@ -80,7 +84,59 @@ func TestMint(t *testing.T) {
 	}
 }
 
+func TestIDFollowsFromTheHash(t *testing.T) {
+	token := mint(t)
+	if id, err := access.IDOf(token.SHA256()); err != nil || id != token.ID() {
+		t.Errorf("by its hash %v has the id %s, %v", token, id, err)
+	}
+	for _, hash := range []string{"", "00", strings.ToUpper(token.SHA256()), token.SHA256() + "00", strings.Repeat("x", 64)} {
+		if id, err := access.IDOf(hash); err == nil {
+			t.Errorf("%q is taken for a hash, of %s", hash, id)
+		}
+	}
+}
+
+// checksummed adds a checksum that is right to whatever stands before it.
+func checksummed(body string) string {
+	checksum := big.NewInt(int64(crc32.ChecksumIEEE([]byte(body)))).Text(62)
+	return body + "_" + strings.Repeat("0", 6-len(checksum)) + checksum
+}
+
+// A checksum that is right makes no token of what has not its form.
+func TestParseTokenRefusesSignsWithTheRightChecksum(t *testing.T) {
+	body := zeroToken[:len(zeroToken)-7]
+	if checksummed(body) != zeroToken {
+		t.Fatalf("%s has the checksum of %s", zeroToken, checksummed(body))
+	}
+	refused := []string{
+		checksummed(body[:12] + "-" + body[13:]),
+		body + "-" + zeroChecksum,
+	}
+	for _, sign := range "/:@[`{-_ " { // The neighbours of digits and letters first.
+		refused = append(refused, checksummed(body[:11]+string(sign)+body[12:]), checksummed(body[:len(body)-1]+string(sign)))
+	}
+	for _, s := range refused {
+		if token, err := access.ParseToken(s); err == nil {
+			t.Errorf("%s: was read as %v", s, token)
+		}
+		if err := access.ValidateID(s[4:12]); err == nil && s[4:12] != "00000000" {
+			t.Errorf("%s is an id", s[4:12])
+		}
+	}
+	for _, end := range "09azAZ" {
+		if _, err := access.ParseToken(checksummed(body[:len(body)-1] + string(end))); err != nil {
+			t.Errorf("%c: %v", end, err)
+		}
+		if err := access.ValidateID("0000000" + string(end)); err != nil {
+			t.Errorf("%c: %v", end, err)
+		}
+	}
+}
+
 func TestParseTokenRefuses(t *testing.T) {
+	if _, err := access.ParseToken("swordfish"); err == nil || !strings.Contains(err.Error(), "starts with crt_") {
+		t.Errorf("a password: %v", err)
+	}
 	for name, s := range map[string]string{
 		"nothing":            "",
 		"a password":         "swordfish",

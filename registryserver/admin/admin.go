@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -25,24 +26,67 @@ type Options struct {
 	Registry string
 	// Enforcer takes the snapshots.
 	Enforcer *access.Enforcer
+	// Storage says how the server finds its storage; nil says nothing.
+	Storage func(ctx context.Context) wire.StorageState
+	// Usage says what is stored, nil where nobody counts it; a nil function says nothing.
+	Usage func() *wire.UsageState
+	// Retention says what became of the retention policy; nil says nothing.
+	Retention func() *wire.RetentionState
+	// Garbage says what garbage collection has done; nil says nothing.
+	Garbage func() wire.GarbageState
+	// Purge deletes everything; nil where the server serves.
+	Purge Purger
 	// Log is told of snapshots that did not arrive; of all others Enforcer tells.
 	Log *slog.Logger
 }
 
-// Handler serves [wire.PathAbout] and [wire.PathAccess] as they are described there. It does not ask who is calling:
-// the listener does, see [TLSConfig].
+// Purger deletes everything that the registry stores, in the background.
+type Purger interface {
+	// Begin begins, or goes on with what failed; State tells how far it is.
+	Begin() wire.PurgeState
+	State() wire.PurgeState
+}
+
+// Handler serves [wire.PathAbout], [wire.PathAccess], [wire.PathUses] and [wire.PathPurge] as they are described there. It does
+// not ask who is calling: the listener does, see [TLSConfig].
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+wire.PathAbout, func(w http.ResponseWriter, _ *http.Request) {
-		respond(w, http.StatusOK, wire.About{
+	mux.HandleFunc("GET "+wire.PathAbout, func(w http.ResponseWriter, r *http.Request) {
+		about := wire.About{
 			Program:        o.Program,
 			Registry:       o.Registry,
-			AccessVersions: []int{wire.AccessVersion},
+			AccessVersions: wire.AccessVersions(),
 			Access:         o.Enforcer.State(),
-		})
+			Uses:           o.Enforcer.UseCount(),
+			Issuers:        o.Enforcer.Issuers(),
+		}
+		if o.Storage != nil {
+			about.Storage = o.Storage(r.Context())
+		}
+		if o.Usage != nil {
+			about.Usage = o.Usage()
+		}
+		if o.Retention != nil {
+			about.Retention = o.Retention()
+		}
+		if o.Garbage != nil {
+			about.Garbage = o.Garbage()
+		}
+		respond(w, http.StatusOK, about)
 	})
 	mux.HandleFunc("PUT "+wire.PathAccess, o.putAccess)
+	mux.HandleFunc("GET "+wire.PathUses, func(w http.ResponseWriter, _ *http.Request) { respond(w, http.StatusOK, o.Enforcer.Uses()) })
+	mux.HandleFunc("GET "+wire.PathPurge, func(w http.ResponseWriter, _ *http.Request) { o.purge(w, Purger.State) })
+	mux.HandleFunc("POST "+wire.PathPurge, func(w http.ResponseWriter, _ *http.Request) { o.purge(w, Purger.Begin) })
 	return mux
+}
+
+func (o Options) purge(w http.ResponseWriter, do func(Purger) wire.PurgeState) {
+	if o.Purge == nil {
+		respond(w, http.StatusConflict, wire.PurgeState{Phase: wire.PurgeIdle, Problem: "this pod serves: only one that was started with --purge deletes"})
+		return
+	}
+	respond(w, http.StatusOK, do(o.Purge))
 }
 
 func (o Options) putAccess(w http.ResponseWriter, r *http.Request) {

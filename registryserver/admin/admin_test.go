@@ -180,7 +180,7 @@ func newPort(t *testing.T) *port {
 	p.address = listener.Addr().String()
 	enforcer := access.NewEnforcer(access.EnforcerOptions{Registry: registry, StateDir: p.stateDir})
 	server := &http.Server{
-		Handler:  admin.Handler(admin.Options{Program: "v1.2.3", Registry: registry, Enforcer: enforcer, Log: log}),
+		Handler:  admin.Handler(admin.Options{Program: "v1.2.3", Registry: registry, Enforcer: enforcer, Log: log, Storage: storage, Usage: usage}),
 		ErrorLog: slog.NewLogLogger(slog.NewTextHandler(p.log, nil), slog.LevelError),
 	}
 	done := make(chan error, 1)
@@ -190,6 +190,12 @@ func newPort(t *testing.T) *port {
 		<-done
 	})
 	return p
+}
+
+func usage() *wire.UsageState { return &wire.UsageState{SizeBytes: 1, Charts: 2, Versions: 3} }
+
+func storage(context.Context) wire.StorageState {
+	return wire.StorageState{Kind: wire.StorageS3, SingleWriter: true, Problem: "the storage cannot be read: it is gone"}
 }
 
 // client is one that the operator would use, with another certificate or another idea of TLS. Each has connections of its own.
@@ -341,7 +347,7 @@ func TestAboutAndAccess(t *testing.T) {
 		{"the same again", revision(2).Encode(), 200, 2, ""},
 		{"an older one", revision(1).Encode(), 409, 2, ""},
 		{"another of the same revision", other.Encode(), 409, 2, ""},
-		{"a later version", []byte(`{"version":2}`), 422, 2, "version 2"},
+		{"a later version", []byte(`{"version":3}`), 422, 2, "version 3"},
 		{"too many bytes", append(revision(3).Encode(), bytes.Repeat([]byte(" "), wire.MaxAccessBytes)...), 422, 2, "more than the"},
 		{"the same after a bad one", revision(2).Encode(), 200, 2, ""},
 	} {
@@ -369,7 +375,7 @@ func TestAboutAndAccess(t *testing.T) {
 		if err := json.Unmarshal(body, &about); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(wire.About{Program: "v1.2.3", Registry: registry, AccessVersions: []int{1}, Access: state}, about); diff != "" {
+		if diff := cmp.Diff(wire.About{Program: "v1.2.3", Registry: registry, AccessVersions: []int{1, 2}, Access: state, Storage: storage(t.Context()), Usage: usage()}, about); diff != "" {
 			t.Errorf("%s: about: %s", step.name, diff)
 		}
 		if got := response.Header; got.Get("Content-Type") != "application/json" || got.Get("Cache-Control") != "no-store" {

@@ -39,7 +39,9 @@ type Info struct {
 	Key string
 	// Size in bytes.
 	Size int64
-	// ETag changes whenever the object is replaced; opaque.
+	// ETag changes whenever the object is replaced by other bytes; opaque. In a directory it changes with every put.
+	// S3 servers make it of the content: a put of the same bytes goes unnoticed by a condition that names it, so that
+	// what is guarded against being put again needs something in its bytes that differs each time.
 	ETag string
 	// Modified is when the object was written, by the store's clock.
 	Modified time.Time
@@ -79,8 +81,11 @@ type ListOptions struct {
 	StartAfter string
 	// Delimiter is empty or "/": keys that contain it behind Prefix are folded into Page.Prefixes.
 	Delimiter string
-	// Limit bounds Objects and Prefixes together; 0 or more than 1,000 mean 1,000.
+	// Limit bounds Objects and Prefixes together; 0 or more than 1,000 mean 1,000. With NamesOnly it may be more, and
+	// an implementation gives as much of it at once as it can do cheaply: Page.Next says whether there is more.
 	Limit int
+	// NamesOnly leaves all fields of Page.Objects but Key empty, where that is less work.
+	NamesOnly bool
 }
 
 // Bucket stores objects under keys. Every method may be called from many goroutines, and several processes may use one
@@ -101,9 +106,37 @@ type Bucket interface {
 	Put(ctx context.Context, key string, body io.Reader, size int64, c Condition) (Info, error)
 
 	// Delete removes an object. Condition.Absent is not allowed. Without a condition, a key that has no object is no
-	// error. When it returns nil the removal is durable. Errors: ErrChanged, ErrReadOnly, ErrUnavailable.
+	// error. When it returns nil the removal is durable. With an ETag, and no object there, a directory gives ErrChanged,
+	// while S3 servers may give nil: of several who delete one object, more than one may be told that they did.
+	// Errors: ErrChanged, ErrReadOnly, ErrUnavailable.
 	Delete(ctx context.Context, key string, c Condition) error
 
 	// List returns one page of objects.
 	List(ctx context.Context, o ListOptions) (Page, error)
+
+	// Copy makes to the same bytes as from, without sending them through this program: a hard link, or a copy on the
+	// server's side. An object that has the key already is replaced. When it returns nil the object is durable. Info's
+	// Modified may be that of from.
+	// Errors: ErrNotFound, ErrFull, ErrReadOnly, ErrUnavailable.
+	Copy(ctx context.Context, from, to string) (Info, error)
+}
+
+// Versioner is a Bucket that tells cheaply whether a listing has changed.
+type Versioner interface {
+	// Version is another one after any object right below prefix, which ends in "/", was put or deleted, by whatever
+	// process. It is empty while that cannot be told for certain, and where nothing is below prefix.
+	Version(ctx context.Context, prefix string) (string, error)
+}
+
+// Comparer is a Bucket that tells for less than Head takes whether an object is as it was.
+type Comparer interface {
+	// Same reports that an object has this ETag now. It is never true of another object; false says nothing: ask Head.
+	Same(ctx context.Context, key, etag string) bool
+}
+
+// Presigner is a Bucket that gives out addresses from which everybody can read one object for a while.
+type Presigner interface {
+	// Presign returns an https or http URL that answers GET of the object with the content type given, for at most
+	// expires. The object need not exist.
+	Presign(ctx context.Context, key, contentType string, expires time.Duration) (string, error)
 }

@@ -1,40 +1,55 @@
 package ociapi
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
-// attempts make, for each route and method, a request that succeeds for whoever is allowed. A route without an entry
-// fails the test.
-var attempts = map[string]func(r *registry) call{
-	"GET /v2/":                                func(*registry) call { return call{path: "/v2/"} },
-	"HEAD /v2/":                               func(*registry) call { return call{path: "/v2/"} },
-	"GET /v2/{name}/tags/list":                func(*registry) call { return call{path: "/v2/" + testName + "/tags/list"} },
-	"HEAD /v2/{name}/tags/list":               func(*registry) call { return call{path: "/v2/" + testName + "/tags/list"} },
-	"GET /v2/{name}/blobs/{digest}":           blobCall,
-	"HEAD /v2/{name}/blobs/{digest}":          blobCall,
-	"DELETE /v2/{name}/blobs/{digest}":        blobCall,
-	"GET /v2/{name}/manifests/{reference}":    tagCall,
-	"HEAD /v2/{name}/manifests/{reference}":   tagCall,
-	"DELETE /v2/{name}/manifests/{reference}": tagCall,
-	"PUT /v2/{name}/manifests/{reference}": func(r *registry) call {
-		return r.manifestCall("1.0.0", manifestOf("layer"))
-	},
-	"POST /v2/{name}/blobs/uploads/": func(*registry) call {
-		return call{path: "/v2/" + testName + "/blobs/uploads/?digest=" + digestOf("new"), body: "new"}
-	},
-	"GET /v2/{name}/blobs/uploads/{upload}":    uploadCall(""),
-	"DELETE /v2/{name}/blobs/uploads/{upload}": uploadCall(""),
-	"PATCH /v2/{name}/blobs/uploads/{upload}":  uploadCall(""),
-	"PUT /v2/{name}/blobs/uploads/{upload}":    uploadCall("?digest=" + digestOf("x")),
+// row is what the test knows of one route and method, apart from the router: what must be granted, and a request that
+// succeeds for whoever it is granted to.
+type row struct {
+	// needs are letters of grants that a token must have for the chart; none where it is enough to have logged in.
+	needs string
+	// open is true where a public registry answers those who have not.
+	open    bool
+	attempt func(r *registry) call
 }
 
-func blobCall(*registry) call { return call{path: "/v2/" + testName + "/blobs/" + digestOf("layer")} }
-func tagCall(*registry) call  { return call{path: "/v2/" + testName + "/manifests/1.0.0"} }
+// rows are all that there is. A route without a row fails the test, and so does a row without a route.
+var rows = map[string]row{
+	"GET /v2/":                                {"", false, at("/v2/")},
+	"HEAD /v2/":                               {"", false, at("/v2/")},
+	"GET /v2/_catalog":                        {"", true, at("/v2/_catalog")}, // What may not be read is left out of it.
+	"HEAD /v2/_catalog":                       {"", true, at("/v2/_catalog")},
+	"GET /v2/{name}/tags/list":                {"r", true, at("/v2/" + testName + "/tags/list")},
+	"HEAD /v2/{name}/tags/list":               {"r", true, at("/v2/" + testName + "/tags/list")},
+	"GET /v2/{name}/referrers/{digest}":       {"r", true, at("/v2/" + testName + "/referrers/" + digestOf("subject"))},
+	"HEAD /v2/{name}/referrers/{digest}":      {"r", true, at("/v2/" + testName + "/referrers/" + digestOf("subject"))},
+	"GET /v2/{name}/blobs/{digest}":           {"r", true, at("/v2/" + testName + "/blobs/" + digestOf("layer"))},
+	"HEAD /v2/{name}/blobs/{digest}":          {"r", true, at("/v2/" + testName + "/blobs/" + digestOf("layer"))},
+	"DELETE /v2/{name}/blobs/{digest}":        {"d", false, at("/v2/" + testName + "/blobs/" + digestOf("layer"))},
+	"GET /v2/{name}/manifests/{reference}":    {"r", true, at("/v2/" + testName + "/manifests/1.0.0")},
+	"HEAD /v2/{name}/manifests/{reference}":   {"r", true, at("/v2/" + testName + "/manifests/1.0.0")},
+	"DELETE /v2/{name}/manifests/{reference}": {"d", false, at("/v2/" + testName + "/manifests/1.0.0")},
+	"PUT /v2/{name}/manifests/{reference}": {"rw", false, func(r *registry) call {
+		return r.manifestCall("1.0.0", manifestOf("layer"))
+	}},
+	"POST /v2/{name}/blobs/uploads/": {"rw", false, func(*registry) call {
+		return call{path: "/v2/" + testName + "/blobs/uploads/?digest=" + digestOf("new"), body: "new"}
+	}},
+	"GET /v2/{name}/blobs/uploads/{upload}":    {"rw", false, uploadCall("")},
+	"DELETE /v2/{name}/blobs/uploads/{upload}": {"rw", false, uploadCall("")},
+	"PATCH /v2/{name}/blobs/uploads/{upload}":  {"rw", false, uploadCall("")},
+	"PUT /v2/{name}/blobs/uploads/{upload}":    {"rw", false, uploadCall("?digest=" + digestOf("x"))},
+}
+
+func at(path string) func(*registry) call { return func(*registry) call { return call{path: path} } }
 
 // uploadCall continues an upload that holds "x" but for the last byte; the identity named "all" began it.
 func uploadCall(query string) func(r *registry) call {
@@ -46,88 +61,127 @@ func uploadCall(query string) func(r *registry) call {
 	}
 }
 
-// allowedTo are the tokens that satisfy each need.
-var allowedTo = map[need][]string{
-	needsLogin:  {"read", "write", "delete", "read and write", "all", "all of another chart"},
-	needsRead:   {"read", "read and write", "all"},
-	needsPush:   {"read and write", "all"},
-	needsDelete: {"delete", "all"},
+// nobody is what the grants of credentials that are not valid are.
+const nobody = "-"
+
+// credentials are what requests come with, and what each is granted for the chart: letters of r, w and d.
+var credentials = map[string]string{
+	"read": "r", "write": "w", "delete": "d", "read and write": "rw", "all": "rwd", "another": "rwd", "all of another chart": "",
+	"OIDC read": "r", "OIDC write": "w", "OIDC read and write": "rw", "OIDC delete": "d", "OIDC of another chart": "",
+	"session of all": "rwd", "session of all for reading": "r", "session of OIDC": "rw",
+
+	"malformed": nobody, "wrong secret": nobody, "unknown": nobody, "expired": nobody, "revoked": nobody,
+	"OIDC that no rule has": nobody, "OIDC of another": nobody, "OIDC forged": nobody, "OIDC that expired": nobody, "OIDC of another issuer": nobody,
+	"session of revoked": nobody, "session of another registry": nobody, "session that expired": nobody, "session forged": nobody,
 }
 
-var invalidTokens = []string{"malformed", "wrong secret", "expired", "revoked"}
+// mine are those with the identity of the token "all", which began the uploads that are continued.
+var mine = []string{"all", "session of all"}
+
+const success = 0
+
+// wanted is the status of a request; success is any below 300.
+func wanted(visibility wire.Visibility, method, pattern, name string) int {
+	w := rows[method+" "+pattern]
+	grants, known := credentials[name]
+	switch {
+	case !known && w.open && visibility == wire.Public:
+		return success
+	case !known || grants == nobody:
+		return http.StatusUnauthorized
+	case strings.Trim(w.needs, grants) == "" && strings.HasSuffix(pattern, "{upload}") && !slices.Contains(mine, name):
+		return http.StatusNotFound // An upload that another identity began is unknown.
+	case strings.Trim(w.needs, grants) == "":
+		return success
+	case method == http.MethodHead && strings.Contains(grants, "w"):
+		return http.StatusNotFound // It is told why where the push begins.
+	}
+	return http.StatusForbidden
+}
 
 // Whatever the route, each kind of credentials must be judged alike by Basic and Bearer, and refused as the table says.
 func TestEveryRouteJudgesEveryCredential(t *testing.T) {
-	for _, visibility := range []wire.Visibility{wire.Private, wire.Public} {
-		for _, rt := range append([]*route{base}, routes...) {
-			for method, action := range rt.methods {
-				t.Run(string(visibility)+" "+method+" "+rt.pattern, func(t *testing.T) {
-					attempt, ok := attempts[method+" "+rt.pattern]
+	unused := maps.Clone(rows)
+	for _, rt := range append([]*route{base, catalog}, routes...) {
+		for method := range rt.methods {
+			key := method + " " + rt.pattern
+			delete(unused, key)
+			for _, visibility := range []wire.Visibility{wire.Private, wire.Public} {
+				t.Run(string(visibility)+" "+key, func(t *testing.T) {
+					w, ok := rows[key]
 					if !ok {
-						t.Fatal("this route has no entry in the table of attempts")
+						t.Fatal("this route has no row in the table")
 					}
-					judgeAll(t, newRegistry(t, visibility), visibility, method, rt, action, attempt)
+					judgeAll(t, newRegistry(t, visibility), visibility, method, rt.pattern, w)
 				})
 			}
 		}
 	}
+	for key := range unused {
+		t.Errorf("there is no such route: %s", key)
+	}
 }
 
-func judgeAll(t *testing.T, r *registry, visibility wire.Visibility, method string, rt *route, action action, attempt func(*registry) call) {
+func judgeAll(t *testing.T, r *registry, visibility wire.Visibility, method, pattern string, w row) {
 	t.Helper()
-	names := append([]string{"none", "read", "write", "delete", "read and write", "all", "all of another chart"}, invalidTokens...)
+	for name := range r.tokens {
+		if _, ok := credentials[name]; !ok {
+			t.Errorf("the token %q is not in the table of credentials", name)
+		}
+	}
 	changed := true
-	for _, name := range names {
+	for _, name := range append([]string{"none"}, slices.Sorted(maps.Keys(credentials))...) {
 		for _, bearer := range []bool{false, true} {
 			if changed {
 				r.pushChart("layer", "1.0.0")
 			}
-			c := attempt(r)
+			c := w.attempt(r)
 			c.method, c.token, c.bearer = method, name, bearer
 			answer := r.do(c)
 			body := read(t, answer)
 			changed = answer.StatusCode < 300 && method != http.MethodGet && method != http.MethodHead
-			want := wanted(visibility, method, action, name)
-			// An upload that another identity began is unknown to whoever is otherwise allowed.
-			if name == "read and write" && strings.HasSuffix(rt.pattern, "{upload}") {
-				want = http.StatusNotFound
-			}
-			if want == 0 && answer.StatusCode >= 300 || want != 0 && answer.StatusCode != want {
+			want := wanted(visibility, method, pattern, name)
+			if want == success && answer.StatusCode >= 300 || want != success && answer.StatusCode != want {
 				t.Errorf("with the token %q (bearer %v): status %d, want %d (0 is success): %s", name, bearer, answer.StatusCode, want, body)
 			}
 			challenges := answer.Header.Values("WWW-Authenticate")
 			if (answer.StatusCode == http.StatusUnauthorized) != (len(challenges) == 1) {
 				t.Errorf("with the token %q: status %d with the challenges %q", name, answer.StatusCode, challenges)
 			}
-			if want != 0 && answer.Header.Get("Docker-Content-Digest")+answer.Header.Get("Location")+answer.Header.Get("Link") != "" {
+			if want != success && answer.Header.Get("Docker-Content-Digest")+answer.Header.Get("Location")+answer.Header.Get("Link") != "" {
 				t.Errorf("with the token %q: the refusal carries headers of the content: %v", name, answer.Header)
 			}
 		}
 	}
 }
 
-// wanted is the status that a token's request must have; 0 for success.
-func wanted(visibility wire.Visibility, method string, action action, name string) int {
-	for _, invalid := range invalidTokens {
-		if name == invalid {
-			return http.StatusUnauthorized
+// A method that a route does not have is none for anybody, and credentials are judged before that is said.
+func TestEveryOtherMethodIsRefused(t *testing.T) {
+	for _, visibility := range []wire.Visibility{wire.Private, wire.Public} {
+		r := newRegistry(t, visibility)
+		r.pushChart("layer", "1.0.0")
+		for _, rt := range append([]*route{base, catalog}, routes...) {
+			path := strings.NewReplacer("{name}", testName, "{digest}", digestOf("layer"), "{reference}", "1.0.0", "{upload}", "x").Replace(rt.pattern)
+			for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get"} {
+				if _, has := rt.methods[method]; has {
+					continue
+				}
+				for _, name := range append([]string{"none"}, slices.Sorted(maps.Keys(credentials))...) {
+					want := http.StatusMethodNotAllowed
+					grants, known := credentials[name]
+					switch {
+					case grants == nobody || !known && (visibility == wire.Private || rt == base):
+						want = http.StatusUnauthorized
+					case method == http.MethodOptions:
+						want = http.StatusNoContent
+					}
+					if got := r.do(call{method: method, path: path, token: name}).StatusCode; got != want {
+						t.Errorf("%s %s %s with the token %q: status %d, want %d", visibility, method, path, name, got, want)
+					}
+				}
+			}
 		}
 	}
-	if name == "none" {
-		if visibility == wire.Public && action.needs == needsRead {
-			return 0
-		}
-		return http.StatusUnauthorized
-	}
-	for _, allowed := range allowedTo[action.needs] {
-		if name == allowed {
-			return 0
-		}
-	}
-	if name == "write" && method == http.MethodHead {
-		return http.StatusNotFound
-	}
-	return http.StatusForbidden
 }
 
 // Whatever an anonymous client asks a private registry for, the answer is the same, byte for byte.
@@ -210,10 +264,24 @@ func TestRouteAndIdentityAreObserved(t *testing.T) {
 	r.do(call{method: "GET", path: "/v2/" + testName + "/tags/list"})
 	r.do(call{method: "GET", path: "/v2/x", token: "malformed"})
 	r.do(call{method: "GET", path: "/elsewhere", token: "none"})
+	r.do(call{method: "DELETE", path: "/v2/" + testName + "/manifests/1.0.0", token: "read"})
+	r.do(call{method: "GET", path: "/v2/" + testName + "/blobs/uploads/signed.secret"})
 	id := r.tokens["all"][:len("crt_12345678")]
-	want := "/v2/{name}/tags/list " + id + "|other |other "
-	if got := strings.Join(r.observed, "|"); got != want {
-		t.Errorf("observed %q, want %q", got, want)
+	want := []string{
+		"/v2/{name}/tags/list (list) web   " + id,
+		"other (other)     what came is no token of this program: a registry token starts with crt_",
+		"other (other)     there is nothing here",
+		"/v2/{name}/manifests/{reference} (delete) web 1.0.0  " + r.tokens["read"][:len("crt_12345678")] + " this token may read but not delete",
+		"/v2/{name}/blobs/uploads/{upload} (upload) web   " + id + " there is no such upload",
+	}
+	for i, o := range r.observed {
+		got := fmt.Sprintf("%s (%s) %s %s %s %s %s", o.Route, o.Action, o.Chart, o.Reference, o.Stored, o.Identity.ID, o.Reason)
+		if !strings.HasPrefix(got, want[i]) {
+			t.Errorf("observed %q, want %q", got, want[i])
+		}
+		if strings.Contains(got, "secret") || strings.Contains(got, r.tokens["all"]) {
+			t.Errorf("observed a secret: %q", got)
+		}
 	}
 	if strings.Contains(r.log.String(), "crt_") {
 		t.Errorf("the log has a token: %s", r.log)

@@ -3,13 +3,11 @@ package ociapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -18,11 +16,21 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxTags bounds one answer to a client that asks for a number of tags.
-const maxTags = 10_000
+// maxTagParameters bounds the tags that one push of a manifest may set.
+const maxTagParameters = 100
 
-func headBlob(_ *Handler, w http.ResponseWriter, r *request) error {
-	b, err := r.repository.StatBlob(r.Context(), digest.Digest(r.argument))
+// mayPush says whether the caller may go on to push what names that which it asks for, so that it must not be collected
+// as garbage meanwhile.
+func (h *Handler) mayPush(r *request) bool {
+	return h.o.Access.AuthorizePush(r.identity, r.repository.Name()).Allowed
+}
+
+func headBlob(h *Handler, w http.ResponseWriter, r *request) error {
+	stat := r.repository.StatBlob
+	if h.mayPush(r) {
+		stat = r.repository.HoldBlob
+	}
+	b, err := stat(r.Context(), digest.Digest(r.argument))
 	if err != nil {
 		return err
 	}
@@ -44,6 +52,14 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size))
 			return err
 		}
+	} else if h.o.RedirectFrom > 0 {
+		b, err := r.repository.StatBlob(r.Context(), d)
+		if err != nil {
+			return err
+		}
+		if b.Size >= h.o.RedirectFrom {
+			return redirectBlob(w, r, b)
+		}
 	}
 	body, b, err := r.repository.OpenBlob(r.Context(), d, part)
 	if err != nil {
@@ -55,6 +71,29 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 	return nil
 }
 
+// redirectLifetime is how long an address is valid that a client is sent to: a download must begin within it.
+const redirectLifetime = 5 * time.Minute
+
+// redirectBlob sends the client to where the blob is stored. Whoever has the address can read the blob for a while: it
+// is neither logged nor cached.
+func redirectBlob(w http.ResponseWriter, r *request, b repository.Blob) error {
+	address, err := r.repository.PresignBlob(r.Context(), b.Digest, blobType, redirectLifetime)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Docker-Content-Digest", b.Digest.String())
+	w.Header().Set("Location", address)
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return nil
+}
+
+// blobType is said of all blobs: what they are is in manifests.
+const blobType = "application/octet-stream"
+
+// acceptRanges is in every answer with a blob, shared by all; nobody changes it.
+var acceptRanges = []string{"bytes"}
+
 // describeBlob writes the head of the answer.
 func describeBlob(w http.ResponseWriter, b repository.Blob, part *bucket.Range) {
 	status, length := http.StatusOK, b.Size
@@ -62,11 +101,17 @@ func describeBlob(w http.ResponseWriter, b repository.Blob, part *bucket.Range) 
 		status, length = http.StatusPartialContent, part.Length
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.Offset, part.Offset+part.Length-1, b.Size))
 	}
-	w.Header().Set("Accept-Ranges", "bytes")
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.FormatInt(length, 10))
-	w.Header().Set("Docker-Content-Digest", b.Digest.String())
+	header := w.Header()
+	header["Accept-Ranges"] = acceptRanges
+	header["Content-Type"], header["Content-Length"], header["Docker-Content-Digest"] =
+		values(blobType, strconv.FormatInt(length, 10), b.Digest.String())
 	w.WriteHeader(status)
+}
+
+// values are those of three headers, made at once: they are in every answer with content.
+func values(a, b, c string) (as, bs, cs []string) {
+	all := [...]string{a, b, c}
+	return all[:1:1], all[1:2:2], all[2:]
 }
 
 func deleteBlob(_ *Handler, w http.ResponseWriter, r *request) error {
@@ -77,11 +122,16 @@ func deleteBlob(_ *Handler, w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-func headManifest(_ *Handler, w http.ResponseWriter, r *request) error {
-	m, err := r.repository.StatManifest(r.Context(), r.argument)
+func headManifest(h *Handler, w http.ResponseWriter, r *request) error {
+	stat := r.repository.StatManifest
+	if h.mayPush(r) {
+		stat = r.repository.HoldManifest
+	}
+	m, err := stat(r.Context(), r.argument)
 	if err != nil {
 		return err
 	}
+	h.o.Pulled(m.Repository, m.Digest.String())
 	describeManifest(w, m)
 	return nil
 }
@@ -92,6 +142,7 @@ func getManifest(h *Handler, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer content.Close()
+	h.o.Pulled(m.Repository, m.Digest.String())
 	describeManifest(w, m)
 	h.send(w, r, content)
 	return nil
@@ -99,9 +150,9 @@ func getManifest(h *Handler, w http.ResponseWriter, r *request) error {
 
 // describeManifest writes the head of the answer.
 func describeManifest(w http.ResponseWriter, m repository.Manifest) {
-	w.Header().Set("Content-Type", m.MediaType)
-	w.Header().Set("Content-Length", strconv.FormatInt(m.Size, 10))
-	w.Header().Set("Docker-Content-Digest", m.Digest.String())
+	header := w.Header()
+	header["Content-Type"], header["Content-Length"], header["Docker-Content-Digest"] =
+		values(m.MediaType, strconv.FormatInt(m.Size, 10), m.Digest.String())
 	w.WriteHeader(http.StatusOK)
 }
 
@@ -124,28 +175,49 @@ func putManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return &apiError{http.StatusBadRequest, "MANIFEST_INVALID", "a manifest comes with its media type as Content-Type"}
 	}
+	tags, err := r.tagParameters()
+	if err != nil {
+		return err
+	}
 	content, done, err := h.largeManifests.read(r.Context(), http.MaxBytesReader(w, r.Body, repository.MaxManifestBytes))
 	if err != nil {
 		return err
 	}
 	defer done()
-	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID)
-	if errors.Is(err, repository.ErrTagImmutable) {
-		stands, err := r.repository.StatManifest(r.Context(), r.argument)
-		if err != nil {
-			return err
-		}
+	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID, tags...)
+	var immutable *repository.ImmutableTagError
+	if errors.As(err, &immutable) {
 		return &apiError{http.StatusConflict, "DENIED", fmt.Sprintf(
 			"%s %s exists already with other content (%s), and versions are immutable here: raise the version in Chart.yaml and push again",
-			r.name, r.argument, stands.Digest)}
+			r.name(), immutable.Tag, immutable.Stands)}
 	}
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Location", "/v2/"+r.name+"/manifests/"+m.Digest.String())
+	for _, tag := range tags {
+		w.Header().Add("OCI-Tag", tag)
+	}
+	if m.Subject != "" {
+		w.Header().Set("OCI-Subject", m.Subject.String())
+	}
+	r.seen.Stored = m.Digest.String()
+	w.Header().Set("Location", "/v2/"+r.name()+"/manifests/"+m.Digest.String())
 	w.Header().Set("Docker-Content-Digest", m.Digest.String())
 	w.WriteHeader(http.StatusCreated)
 	return nil
+}
+
+// tagParameters are the tags that a manifest is to have besides the reference that it is pushed under.
+func (r *request) tagParameters() ([]string, error) {
+	query, err := r.query()
+	if err != nil {
+		return nil, err
+	}
+	tags := query["tag"]
+	if len(tags) > maxTagParameters {
+		return nil, &apiError{http.StatusRequestURITooLong, "UNSUPPORTED", fmt.Sprintf("one push sets %d tags at most", maxTagParameters)}
+	}
+	return tags, nil
 }
 
 const (
@@ -206,53 +278,4 @@ func deleteManifest(_ *Handler, w http.ResponseWriter, r *request) error {
 	}
 	w.WriteHeader(http.StatusAccepted)
 	return nil
-}
-
-func getTags(_ *Handler, w http.ResponseWriter, r *request) error {
-	query, err := r.query()
-	if err != nil {
-		return err
-	}
-	n, err := tagLimit(query)
-	if err != nil {
-		return err
-	}
-	// The store lists all for 0, but a client that asks for 0 tags wants none.
-	ask := n
-	if query.Has("n") && n == 0 {
-		ask = 1
-	}
-	found, more, err := r.repository.Tags(r.Context(), ask, query.Get("last"))
-	if err != nil {
-		return err
-	}
-	found = append([]string{}, found...)
-	if ask != n {
-		found, more = found[:0], false
-	}
-	body, err := json.Marshal(struct {
-		Name string   `json:"name"`
-		Tags []string `json:"tags"`
-	}{r.name, found})
-	if err != nil {
-		return fmt.Errorf("encoding tags: %w", err)
-	}
-	if more {
-		next := url.Values{"n": {strconv.Itoa(n)}, "last": {found[len(found)-1]}}
-		w.Header().Set("Link", "</v2/"+r.name+"/tags/list?"+next.Encode()+`>; rel="next"`)
-	}
-	writeJSON(w, http.StatusOK, body)
-	return nil
-}
-
-// tagLimit reads the query parameter n; 0 when there is none.
-func tagLimit(query url.Values) (int, error) {
-	if !query.Has("n") {
-		return 0, nil
-	}
-	n, err := parseOffset(query.Get("n"))
-	if err != nil {
-		return 0, &apiError{http.StatusBadRequest, "UNSUPPORTED", "n is the number of tags wanted: digits alone"}
-	}
-	return int(min(n, maxTags)), nil
 }

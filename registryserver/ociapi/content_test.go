@@ -305,7 +305,7 @@ func TestPathAttacks(t *testing.T) {
 		r.want(http.StatusBadRequest, call{method: "GET", path: path})
 	}
 	r.want(http.StatusOK, call{method: "GET", path: "/v2/acme/charts/web/blobs/" + strings.Replace(digestOf("layer"), ":", "%3A", 1)})
-	for _, path := range []string{"/v2/acme/charts/web", "/v2/x", "/v2/acme/charts/web/referrers/" + digestOf("x"), "/v2/_catalog", "/v2/manifests/x"} {
+	for _, path := range []string{"/v2/acme/charts/web", "/v2/x", "/v2/acme/charts/web/referrers", "/v2/_catalog/x", "/v2/manifests/x"} {
 		r.wantProblem(http.StatusNotFound, "UNSUPPORTED", call{method: "GET", path: path})
 	}
 	for _, path := range []string{"/", "/v1/", "/v2x", "/%76%32x/", "/metrics"} {
@@ -363,6 +363,23 @@ func TestStorageProblemsAreExplained(t *testing.T) {
 	}
 	reads = bucket.ErrUnavailable
 	r.wantProblem(http.StatusServiceUnavailable, "UNAVAILABLE", call{method: "GET", path: "/v2/" + testName + "/manifests/1.0.0"})
+}
+
+// Somebody who is told to try again later would do so for ever.
+func TestDamagedTagIsExplained(t *testing.T) {
+	var b bucket.Bucket
+	r := newRegistry(t, wire.Private, func(opened bucket.Bucket) bucket.Bucket { b = opened; return opened })
+	manifest := r.pushChart("layer", "1.0.0")
+	if _, err := b.Put(t.Context(), "charts/web/tags/1.0.0", strings.NewReader(""), 0, bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v2/" + testName + "/manifests/1.0.0"
+	for _, c := range []call{{method: "GET", path: path}, r.manifestCall("1.0.0", manifest)} {
+		code, message := problem(t, r.want(http.StatusNotFound, c))
+		if code != "MANIFEST_UNKNOWN" || !strings.Contains(message, "delete it and push again") {
+			t.Errorf("%s: %s %s", c.method, code, message)
+		}
+	}
 }
 
 // breaking is a bucket whose objects end in an error.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/audit"
+	"github.com/chartroom-dev/chartroom/registryserver/quota"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
@@ -34,11 +36,20 @@ type Options struct {
 	// UploadKeys returns the keys that sign upload addresses, 32 bytes each: the first signs, all verify. There is at
 	// least one. It is called for each upload request, so that a changed key file is in force at once.
 	UploadKeys func() [][]byte
+	// RedirectFrom is the size in bytes from which on a blob that is fetched whole is answered with a redirect to where it
+	// is stored, which Store's bucket must be able to sign. 0 for never.
+	RedirectFrom int64
 	// Logger gets what went wrong in the server itself. Nil means slog.Default.
 	Logger *slog.Logger
-	// Observe, when not nil, is called once for each request as soon as it is known what is asked (the pattern of a
-	// route, from a small fixed set) and by whom (access.Identity.ID, empty when credentials are not valid).
-	Observe func(ctx context.Context, route, identity string)
+	// Observe, when not nil, is called once for each request, and returns the place to note what is found out about it:
+	// that of one request, not nil.
+	Observe func(ctx context.Context) *audit.Observation
+	// Admit, when not nil, is asked before a request is served, and whenever credentials turn out not to be valid. It may
+	// wait. identity is access.Identity.ID, empty where nobody has logged in. leave, which it returns with true, is called
+	// once the request has been served; false tells the client to come back later.
+	Admit func(r *http.Request, identity string, l Load) (leave func(), ok bool)
+	// Pulled, when not nil, is called for each manifest that somebody asks for and gets, before it is sent. It must be quick.
+	Pulled func(chart, digest string)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -48,6 +59,7 @@ type Handler struct {
 	o              Options
 	uploads        signer
 	largeManifests largeManifests
+	lists          lists
 }
 
 // New returns the handler for all paths of the public listener.
@@ -59,7 +71,10 @@ func New(o Options) *Handler {
 		o.Now = time.Now
 	}
 	if o.Observe == nil {
-		o.Observe = func(context.Context, string, string) {}
+		o.Observe = func(context.Context) *audit.Observation { return &audit.Observation{} }
+	}
+	if o.Pulled == nil {
+		o.Pulled = func(string, string) {}
 	}
 	return &Handler{
 		o:              o,
@@ -71,35 +86,40 @@ func New(o Options) *Handler {
 // request is an HTTP request together with what is known of it once it may be served.
 type request struct {
 	*http.Request
-	identity access.Identity
-	// name is the whole repository name: organization, registry and chart.
-	name string
-	// argument is the digest, reference or upload of the path.
-	argument   string
+	target
+	identity   access.Identity
 	repository *repository.Repository
+	seen       *audit.Observation
 }
+
+// Values of headers that are in every answer, shared by all; nobody changes them.
+var (
+	noSniff = []string{"nosniff"}
+	noPage  = []string{"default-src 'none'; sandbox"}
+)
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Stored content is never a page: a browser that is pointed at it must neither guess a type nor run anything.
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	if err := h.serve(w, r); err != nil {
-		h.fail(w, r, err)
+	header := w.Header()
+	header["X-Content-Type-Options"], header["Content-Security-Policy"] = noSniff, noPage
+	seen := h.o.Observe(r.Context())
+	if err := h.serve(w, r, seen); err != nil {
+		h.fail(w, r, err, seen)
 	}
 }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Observation) error {
 	t, pathErr := parsePath(r.URL)
+	t.observe(r.Method, seen)
 	if errors.Is(pathErr, errNotAPI) {
-		h.o.Observe(r.Context(), t.pattern(), "")
 		return pathErr
 	}
-	identity, err := h.authenticate(r)
-	h.o.Observe(r.Context(), t.pattern(), identity.ID)
+	identity, err := h.authenticate(r, seen)
 	if err != nil {
 		return err
 	}
+	seen.Identity = identity
 	// Before anything about the request is judged, so that a private registry answers anonymous requests for what
 	// exists and for what does not with the same words. The base is where clients find out that credentials are
 	// wanted, in a public registry too.
@@ -109,7 +129,17 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if pathErr != nil {
 		return pathErr
 	}
-	if t.route != base && (t.organization != h.o.Organization || t.registry != h.o.Registry || t.chart == "") {
+	client := identity.ID
+	if identity.Anonymous {
+		client = ""
+	}
+	leave, err := h.admit(r, client, t.load(r))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	registryWide := t.route == base || t.route == catalog
+	if !registryWide && (t.organization != h.o.Organization || t.registry != h.o.Registry || t.chart == "") {
 		return h.wrongName(t)
 	}
 	action, ok := t.route.methods[r.Method]
@@ -121,8 +151,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return &apiError{http.StatusMethodNotAllowed, "UNSUPPORTED", "this address does not take " + quote(r.Method) + ", only " + t.route.allow()}
 	}
-	if t.route == base {
-		return action.serve(h, w, &request{Request: r, identity: identity})
+	if registryWide {
+		return action.serve(h, w, &request{Request: r, identity: identity, seen: seen})
 	}
 	if err := h.authorize(identity, action.needs, t.chart); err != nil {
 		// The first that a push does is to ask, with HEAD, what is there already, and helm shows nothing of the answer
@@ -136,17 +166,34 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	r.Body = &authorizedBody{ReadCloser: r.Body, judge: func() error { return h.authorize(identity, action.needs, t.chart) }}
-	return action.serve(h, w, &request{Request: r, identity: identity, name: t.name(), argument: t.argument, repository: repo})
+	if r.ContentLength != 0 {
+		r.Body = &authorizedBody{ReadCloser: r.Body, judge: func() error { return h.authorize(identity, action.needs, t.chart) }}
+	}
+	return h.discreet(identity, action.serve(h, w, &request{Request: r, target: t, identity: identity, repository: repo, seen: seen}))
 }
 
-func (h *Handler) authenticate(r *http.Request) (access.Identity, error) {
-	credentials, err := access.FromRequest(r)
+// discreet keeps what is stored in all charts together from who may not read all of them.
+func (h *Handler) discreet(identity access.Identity, err error) error {
+	var over *quota.Error
+	if errors.As(err, &over) && over.Discreet != "" && !h.o.Access.ReadsAll(identity) {
+		return &quota.Error{Reason: over.Discreet}
+	}
+	return err
+}
+
+func (h *Handler) authenticate(r *http.Request, seen *audit.Observation) (access.Identity, error) {
+	identity, err := h.o.Access.Identify(r)
 	if err == nil {
-		var identity access.Identity
-		if identity, err = h.o.Access.Authenticate(r.Context(), credentials); err == nil {
-			return identity, nil
-		}
+		return identity, nil
+	}
+	leave, tooMany := h.admit(r, "", FailedLogin)
+	if tooMany != nil {
+		return access.Identity{}, tooMany
+	}
+	leave()
+	var refused *access.RefusedError
+	if errors.As(err, &refused) {
+		seen.Credential, seen.Reason = refused.Token, refused.Reason
 	}
 	return access.Identity{}, h.unauthorized(credentialsInvalid)
 }

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/chartroom-dev/chartroom/registryserver/audit"
 )
 
 // need is what a request must be allowed.
@@ -17,10 +19,14 @@ const (
 	// needsPush is writing and reading: clients read on the way of a push.
 	needsPush
 	needsDelete
+	// needsListing is satisfied by any valid credentials, and in a public registry by none: what may not be read is left
+	// out of the answer.
+	needsListing
 )
 
 type action struct {
 	needs need
+	does  audit.Action
 	serve func(*Handler, http.ResponseWriter, *request) error
 }
 
@@ -44,36 +50,47 @@ func (r *route) allow() string {
 }
 
 var base = &route{pattern: "/v2/", methods: map[string]action{
-	http.MethodGet:  {needsLogin, getBase},
-	http.MethodHead: {needsLogin, getBase},
+	http.MethodGet:  {needsLogin, audit.Login, getBase},
+	http.MethodHead: {needsLogin, audit.Login, getBase},
+}}
+
+const catalogPath = "/v2/_catalog"
+
+var catalog = &route{pattern: catalogPath, methods: map[string]action{
+	http.MethodGet:  {needsListing, audit.List, getCatalog},
+	http.MethodHead: {needsListing, audit.List, getCatalog},
 }}
 
 // routes are the endpoints of the OCI Distribution Specification 1.1 ("Endpoints") below a repository's name. The first
 // that matches counts.
 var routes = []*route{
 	{"/v2/{name}/tags/list", []string{"tags", "list"}, map[string]action{
-		http.MethodGet:  {needsRead, getTags},
-		http.MethodHead: {needsRead, getTags},
+		http.MethodGet:  {needsRead, audit.List, getTags},
+		http.MethodHead: {needsRead, audit.List, getTags},
+	}},
+	{"/v2/{name}/referrers/{digest}", []string{"referrers", "*"}, map[string]action{
+		http.MethodGet:  {needsRead, audit.List, getReferrers},
+		http.MethodHead: {needsRead, audit.List, getReferrers},
 	}},
 	{"/v2/{name}/blobs/uploads/{upload}", []string{"blobs", "uploads", "*"}, map[string]action{
-		http.MethodGet:    {needsPush, getUpload},
-		http.MethodPatch:  {needsPush, patchUpload},
-		http.MethodPut:    {needsPush, putUpload},
-		http.MethodDelete: {needsPush, deleteUpload},
+		http.MethodGet:    {needsPush, audit.Upload, getUpload},
+		http.MethodPatch:  {needsPush, audit.Upload, patchUpload},
+		http.MethodPut:    {needsPush, audit.Upload, putUpload},
+		http.MethodDelete: {needsPush, audit.Delete, deleteUpload},
 	}},
 	{"/v2/{name}/blobs/uploads/", []string{"blobs", "uploads"}, map[string]action{
-		http.MethodPost: {needsPush, postUpload},
+		http.MethodPost: {needsPush, audit.Upload, postUpload},
 	}},
 	{"/v2/{name}/blobs/{digest}", []string{"blobs", "*"}, map[string]action{
-		http.MethodGet:    {needsRead, getBlob},
-		http.MethodHead:   {needsRead, headBlob},
-		http.MethodDelete: {needsDelete, deleteBlob},
+		http.MethodGet:    {needsRead, audit.Pull, getBlob},
+		http.MethodHead:   {needsRead, audit.Pull, headBlob},
+		http.MethodDelete: {needsDelete, audit.Delete, deleteBlob},
 	}},
 	{"/v2/{name}/manifests/{reference}", []string{"manifests", "*"}, map[string]action{
-		http.MethodGet:    {needsRead, getManifest},
-		http.MethodHead:   {needsRead, headManifest},
-		http.MethodPut:    {needsPush, putManifest},
-		http.MethodDelete: {needsDelete, deleteManifest},
+		http.MethodGet:    {needsRead, audit.Pull, getManifest},
+		http.MethodHead:   {needsRead, audit.Pull, headManifest},
+		http.MethodPut:    {needsPush, audit.Push, putManifest},
+		http.MethodDelete: {needsDelete, audit.Delete, deleteManifest},
 	}},
 }
 
@@ -89,6 +106,20 @@ func (t target) pattern() string {
 		return "other"
 	}
 	return t.route.pattern
+}
+
+// observe notes what a request asks for. The address of an upload is signed, and so no reference for others to see.
+func (t target) observe(method string, seen *audit.Observation) {
+	seen.Route, seen.Action, seen.Chart = t.pattern(), audit.Other, t.chart
+	if t.route == nil {
+		return
+	}
+	if a, ok := t.route.methods[method]; ok {
+		seen.Action = a.does
+	}
+	if !slices.Contains(t.route.tail, "uploads") {
+		seen.Reference = t.argument
+	}
 }
 
 // name is the whole repository name.
@@ -113,11 +144,15 @@ func parsePath(u *url.URL) (target, error) {
 	if !ok {
 		return target{}, errNotAPI
 	}
-	if rest == "" {
+	switch rest {
+	case "":
 		return target{route: base}, nil
+	case "_catalog":
+		return target{route: catalog}, nil
 	}
-	// An encoded slash would decode into one that other programs on the way did not see.
-	if strings.Contains(strings.ToLower(u.EscapedPath()), "%2f") || strings.IndexFunc(rest, illegal) >= 0 {
+	// An encoded slash would decode into one that other programs on the way did not see. Without one, and without
+	// anything else that need not have been encoded, there is no raw path.
+	if u.RawPath != "" && strings.Contains(strings.ToLower(u.RawPath), "%2f") || hasIllegal(rest) {
 		return target{}, errPath
 	}
 	segments := strings.Split(rest, "/")
@@ -153,11 +188,14 @@ func match(segments []string) (target, error) {
 	return target{}, errRoute
 }
 
-// illegal reports characters that are in no name, tag, digest or upload.
-func illegal(c rune) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return false
+// hasIllegal reports characters that are in no name, tag, digest or upload.
+func hasIllegal(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', '-' <= c && c <= ':', 'A' <= c && c <= 'Z', c == '_', c == '+':
+		default:
+			return true
+		}
 	}
-	return !strings.ContainsRune("/._-:+", c)
+	return false
 }

@@ -10,14 +10,18 @@ import (
 	"strings"
 
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/opencontainers/go-digest"
 )
 
-// postUpload begins an upload, or stores a blob at once when the digest comes with it. A request to mount a blob of
-// another repository begins an upload, as the specification allows.
+// postUpload stores a blob at once when its digest and content come with the request, or makes one of another repository
+// appear in this one; else it begins an upload.
 func postUpload(h *Handler, w http.ResponseWriter, r *request) error {
 	query, err := r.query()
 	if err != nil {
+		return err
+	}
+	if err := r.repository.Admit(r.Context()); err != nil {
 		return err
 	}
 	if query.Has("digest") {
@@ -27,13 +31,42 @@ func postUpload(h *Handler, w http.ResponseWriter, r *request) error {
 		}
 		return r.blobCreated(w, d)
 	}
-	segment, err := h.uploads.issue(r.name, r.identity.ID)
+	if query.Has("mount") {
+		mounted, err := h.mount(r, query)
+		if err == nil {
+			return r.blobCreated(w, mounted.Digest)
+		}
+		// What is not there, and what the caller may not read, are answered alike, with an upload (OCI Distribution
+		// Specification, "Mounting a blob from another repository").
+		if !errors.Is(err, repository.ErrBlobUnknown) {
+			return err
+		}
+	}
+	segment, err := h.uploads.issue(r.name(), r.identity.ID)
 	if err != nil {
 		return err
 	}
 	r.uploadStands(w, segment, 0)
 	w.WriteHeader(http.StatusAccepted)
 	return nil
+}
+
+// mount finds the blob of ?mount= in the repository that ?from= names, or in any that the caller may read when there is
+// no from. Error: repository.ErrBlobUnknown, also when the source may not be read.
+func (h *Handler) mount(r *request, query url.Values) (repository.Blob, error) {
+	d := digest.Digest(query.Get("mount"))
+	mayRead := func(chart string) bool {
+		return h.o.Access.Authorize(r.identity, wire.ReadPackages, chart).Allowed
+	}
+	if !query.Has("from") {
+		return r.repository.MountFound(r.Context(), d, mayRead)
+	}
+	chart, ours := strings.CutPrefix(query.Get("from"), h.o.Organization+"/"+h.o.Registry+"/")
+	source, err := h.o.Store.Repository(chart)
+	if !ours || err != nil || !mayRead(chart) {
+		return repository.Blob{}, repository.ErrBlobUnknown
+	}
+	return r.repository.Mount(r.Context(), d, source)
 }
 
 func getUpload(h *Handler, w http.ResponseWriter, r *request) error {
@@ -104,7 +137,7 @@ func deleteUpload(h *Handler, w http.ResponseWriter, r *request) error {
 }
 
 func (h *Handler) upload(r *request) (*repository.Upload, error) {
-	id, err := h.uploads.verify(r.argument, r.name, r.identity.ID)
+	id, err := h.uploads.verify(r.argument, r.name(), r.identity.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +155,7 @@ func (r *request) query() (url.Values, error) {
 
 // uploadStands says where to go on. Locations are always relative, which is right behind any proxy.
 func (r *request) uploadStands(w http.ResponseWriter, segment string, offset int64) {
-	w.Header().Set("Location", "/v2/"+r.name+"/blobs/uploads/"+segment)
+	w.Header().Set("Location", "/v2/"+r.name()+"/blobs/uploads/"+segment)
 	// The specification's Range has no form for "nothing yet"; registries agree on 0-0.
 	w.Header().Set("Range", fmt.Sprintf("0-%d", max(offset-1, 0)))
 }
@@ -136,7 +169,8 @@ func (r *request) sayOffset(w http.ResponseWriter, err error) error {
 }
 
 func (r *request) blobCreated(w http.ResponseWriter, d digest.Digest) error {
-	w.Header().Set("Location", "/v2/"+r.name+"/blobs/"+d.String())
+	r.seen.Stored = d.String()
+	w.Header().Set("Location", "/v2/"+r.name()+"/blobs/"+d.String())
 	w.Header().Set("Docker-Content-Digest", d.String())
 	w.WriteHeader(http.StatusCreated)
 	return nil

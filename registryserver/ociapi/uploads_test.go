@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/quota"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
+	"github.com/google/go-cmp/cmp"
 )
 
 func (r *registry) begin() string {
@@ -71,10 +73,52 @@ func TestUploadAtOnce(t *testing.T) {
 	r.wantProblem(http.StatusBadRequest, "DIGEST_INVALID", call{method: "POST", path: path + "md5:00", body: "whole"})
 }
 
-// A mount falls back to an upload: the specification's 202.
-func TestMountBeginsAnUpload(t *testing.T) {
+func TestMount(t *testing.T) {
 	r := newRegistry(t, wire.Private)
-	r.want(http.StatusAccepted, call{method: "POST", path: "/v2/" + testName + "/blobs/uploads/?from=acme/charts/x&mount=" + digestOf("y")})
+	source, target := "acme/charts/team/source", testName
+	d := digestOf("content")
+	r.want(http.StatusCreated, call{method: "POST", path: "/v2/" + source + "/blobs/uploads/?digest=" + d, body: "content"})
+	mount := func(query, token string) call {
+		return call{method: "POST", path: "/v2/" + target + "/blobs/uploads/?mount=" + query, token: token}
+	}
+	// Whatever stands in the way, an upload begins.
+	for _, query := range []string{
+		digestOf("nothing") + "&from=" + source, d + "&from=acme/charts/nothing", d + "&from=team/source", d + "&from=other/charts/team/source",
+		d + "&from=", d + "&from=..%2Fsource", d + "&from=" + source + "%2F", digestOf("nothing"),
+	} {
+		answer := r.want(http.StatusAccepted, mount(query, ""))
+		if !strings.HasPrefix(answer.Header.Get("Location"), "/v2/"+target+"/blobs/uploads/") || answer.Header.Get("Docker-Content-Digest") != "" {
+			t.Errorf("%s: %v", query, answer.Header)
+		}
+	}
+	r.wantProblem(http.StatusBadRequest, "DIGEST_INVALID", mount("sha256:x&from="+source, ""))
+	r.want(http.StatusForbidden, mount(d+"&from="+source, "read"))
+	r.want(http.StatusForbidden, mount(d+"&from="+source, "write"))
+	r.want(http.StatusNotFound, call{method: "HEAD", path: "/v2/" + target + "/blobs/" + d})
+
+	answer := r.want(http.StatusCreated, mount(d+"&from="+source, "read and write"))
+	want := []string{"/v2/" + target + "/blobs/" + d, d}
+	if diff := cmp.Diff(want, []string{answer.Header.Get("Location"), answer.Header.Get("Docker-Content-Digest")}); diff != "" {
+		t.Error(diff)
+	}
+	if got := read(t, r.want(http.StatusOK, call{method: "GET", path: "/v2/" + target + "/blobs/" + d})); got != "content" {
+		t.Errorf("it has %q", got)
+	}
+	target = "acme/charts/third"
+	r.want(http.StatusCreated, mount(d, ""))
+	r.want(http.StatusOK, call{method: "GET", path: "/v2/" + target + "/blobs/" + d})
+}
+
+// A token must not learn, or take, what is in a repository that it may not read.
+func TestMountNeedsReadOfTheSource(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	r.pushBlob("secret")
+	for _, content := range []string{"secret", "not there"} {
+		for _, query := range []string{"&from=" + testName, ""} {
+			r.want(http.StatusAccepted, call{method: "POST", token: "all of another chart", path: "/v2/acme/charts/other/blobs/uploads/?mount=" + digestOf(content) + query})
+			r.want(http.StatusNotFound, call{method: "HEAD", token: "all of another chart", path: "/v2/acme/charts/other/blobs/" + digestOf(content)})
+		}
+	}
 }
 
 func TestUploadRefusals(t *testing.T) {
@@ -85,7 +129,7 @@ func TestUploadRefusals(t *testing.T) {
 		r.want(http.StatusBadRequest, call{method: "PATCH", path: location, body: "x", header: map[string]string{"Content-Range": extent}})
 	}
 	large := call{method: "PUT", path: location + "?digest=" + digestOf("x"), reader: io.LimitReader(zeros{}, maxTestBlob+1)}
-	r.wantProblem(http.StatusRequestEntityTooLarge, "SIZE_INVALID", large)
+	r.wantProblem(http.StatusRequestEntityTooLarge, "SIZE_INVALID", large, "a blob may have "+quota.Size(maxTestBlob)+" at most in this registry")
 	large.reader = nil
 	large.body = strings.Repeat("x", maxTestBlob+1)
 	r.wantProblem(http.StatusRequestEntityTooLarge, "SIZE_INVALID", large)

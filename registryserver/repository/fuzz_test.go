@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/opencontainers/go-digest"
 )
 
 func FuzzName(f *testing.F) {
@@ -52,6 +53,30 @@ func FuzzReference(f *testing.F) {
 	})
 }
 
+func FuzzDigest(f *testing.F) {
+	for _, seed := range []string{
+		digest.FromString("").String(), digest.SHA512.FromString("").String(), "sha384:" + digest.SHA384.FromString("").Encoded(),
+		"sha256:", "sha256:AB", "sha256-x", ":", "", "sha256:..", "sha256+b64u:x",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d := digest.Digest(s)
+		if checkDigest(d) != nil {
+			return
+		}
+		r := &Repository{name: "a"}
+		for _, key := range []string{r.blobKey(d), r.manifestKey(d), r.referrerKey(d, d)} {
+			if err := bucket.CheckKey(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if again, ok := fromSegment(digestSegment(d)); !ok || again != d {
+			t.Fatalf("%s became %s", d, again)
+		}
+	})
+}
+
 func FuzzManifest(f *testing.F) {
 	const (
 		image      = "application/vnd.oci.image.manifest.v1+json"
@@ -63,9 +88,10 @@ func FuzzManifest(f *testing.F) {
 	f.Add(image, []byte(`{"config":`+descriptor+`,"config":1}`))
 	f.Add(image, []byte(`{"config":`+descriptor+`,"manifests":[]}`))
 	f.Add("a/b", []byte(`{"a":[[[{"b":null}]]],"\u0061":1}`))
+	f.Add(image, []byte(`{"config":`+descriptor+`,"subject":`+descriptor+`,"artifactType":"a/b","annotations":{"a":"<\u2028>"}}`))
 	f.Add("", []byte(`[]`))
 	f.Fuzz(func(t *testing.T, mediaType string, content []byte) {
-		named, err := parseManifest(mediaType, content)
+		parsed, err := parseManifest(mediaType, content)
 		if err != nil {
 			return
 		}
@@ -73,13 +99,21 @@ func FuzzManifest(f *testing.F) {
 		if err := json.Unmarshal(content, &fields); err != nil {
 			t.Fatalf("what is no JSON object was accepted: %v", err)
 		}
-		if len(named) > 2*maxDescriptors+1 {
-			t.Fatalf("%d descriptors", len(named))
+		if len(parsed.needs) > 2*maxDescriptors+1 {
+			t.Fatalf("%d descriptors", len(parsed.needs))
 		}
 		r := &Repository{name: "a"}
-		for _, d := range named {
+		for _, d := range parsed.needs {
 			if err := bucket.CheckKey(r.blobKey(d.digest)); err != nil || d.size < 0 {
 				t.Fatalf("%+v, %v", d, err)
+			}
+		}
+		if parsed.subject != "" {
+			if err := bucket.CheckKey(r.referrerKey(parsed.subject, digest.FromBytes(content))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := parsed.referrer(Manifest{Digest: digest.FromBytes(content)}); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if own, ok := fields["mediaType"].(string); ok && own != mediaType {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
@@ -80,20 +81,20 @@ func TestTwoPushesTakeOverATagWithoutItsManifest(t *testing.T) {
 // failingAt fails all changes from one on, as if the process had been killed there.
 type failingAt struct {
 	bucket.Bucket
-	left int
+	left atomic.Int64
 }
 
 var errKilled = errors.New("killed")
 
 func (f *failingAt) Put(ctx context.Context, key string, body io.Reader, size int64, c bucket.Condition) (bucket.Info, error) {
-	if f.left--; f.left < 0 {
+	if f.left.Add(-1) < 0 {
 		return bucket.Info{}, errKilled
 	}
 	return f.Bucket.Put(ctx, key, body, size, c)
 }
 
 func (f *failingAt) Delete(ctx context.Context, key string, c bucket.Condition) error {
-	if f.left--; f.left < 0 {
+	if f.left.Add(-1) < 0 {
 		return errKilled
 	}
 	return f.Bucket.Delete(ctx, key, c)
@@ -144,7 +145,8 @@ func TestKilledBeforeEachChange(t *testing.T) {
 				putBlob(t, r, "config")
 				putBlob(t, r, "layer")
 				ok(t, c.prepare(r))
-				f := &failingAt{Bucket: b, left: changes}
+				f := &failingAt{Bucket: b}
+				f.left.Store(int64(changes))
 				err := c.operation(openRepository(t, openStore(t, f, repository.Options{}), "a"))
 				tags, _, tagsErr := r.Tags(t.Context(), 0, "")
 				if tagsErr != nil && !errors.Is(tagsErr, repository.ErrRepositoryUnknown) {
@@ -153,7 +155,7 @@ func TestKilledBeforeEachChange(t *testing.T) {
 				for _, tag := range tags {
 					wantManifest(t, r, tag, content)
 				}
-				if f.left >= 0 {
+				if f.left.Load() >= 0 {
 					ok(t, err)
 					if changes < 2 {
 						t.Fatalf("it makes only %d changes", changes)

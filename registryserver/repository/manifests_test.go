@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	imageType = "application/vnd.oci.image.manifest.v1+json"
-	indexType = "application/vnd.oci.image.index.v1+json"
+	imageType    = "application/vnd.oci.image.manifest.v1+json"
+	indexType    = "application/vnd.oci.image.index.v1+json"
+	artifactType = "application/vnd.oci.artifact.manifest.v1+json"
 )
 
 type object = map[string]any
@@ -145,7 +146,7 @@ func readObject(t *testing.T, b bucket.Bucket, key string) (bucket.Info, string)
 	ok(t, err)
 	defer body.Close()
 	content := make([]byte, info.Size)
-	_, err = body.Read(content)
+	_, err = io.ReadFull(body, content)
 	ok(t, err)
 	return info, string(content)
 }
@@ -231,7 +232,8 @@ func TestTagWithoutItsManifest(t *testing.T) {
 
 func TestDamagedManifestsAreNeverServed(t *testing.T) {
 	b := newBucket(t)
-	r := openRepository(t, openStore(t, b, repository.Options{}), "a")
+	// With nothing in memory, which would be served intact.
+	r := openRepository(t, openStore(t, b, repository.Options{Cache: repository.CacheOptions{BlobBytes: 1}}), "a")
 	m := mustPutChart(t, r, "1.0.0", "one")
 	key := "charts/a/manifests/sha256/" + m.Digest.Encoded()
 	_, intact := readObject(t, b, key)
@@ -244,9 +246,10 @@ func TestDamagedManifestsAreNeverServed(t *testing.T) {
 			putObject(t, b, key, damaged)
 			for _, reference := range []string{"1.0.0", m.Digest.String()} {
 				_, err := getManifest(t.Context(), r, reference)
-				want(t, err, bucket.ErrUnavailable)
+				want(t, err, repository.ErrDamaged)
+				want(t, err, repository.ErrManifestUnknown)
 				_, err = r.StatManifest(t.Context(), reference)
-				want(t, err, bucket.ErrUnavailable)
+				want(t, err, repository.ErrDamaged)
 				if !strings.Contains(err.Error(), "damaged") {
 					t.Errorf("the error does not help: %v", err)
 				}
@@ -257,9 +260,10 @@ func TestDamagedManifestsAreNeverServed(t *testing.T) {
 	}
 	putObject(t, b, "charts/a/tags/1.0.0", "")
 	_, err := getManifest(t.Context(), r, "1.0.0")
+	want(t, err, repository.ErrTagDamaged)
 	want(t, err, bucket.ErrUnavailable)
 	_, err = putChart(t, r, "1.0.0", "two")
-	want(t, err, bucket.ErrUnavailable)
+	want(t, err, repository.ErrTagDamaged)
 	ok(t, r.DeleteManifest(t.Context(), "1.0.0"))
 	mustPutChart(t, r, "1.0.0", "two")
 }
@@ -302,6 +306,9 @@ func TestManifestNeedsWhatItNames(t *testing.T) {
 		"two sizes":        {imageType, image(there, with(there, "size", 4)), nil, "has 5 bytes, but the manifest says 4"},
 		"index":            {indexType, object{"manifests": []object{childDescriptor}}, nil, ""},
 		"empty index":      {indexType, object{"manifests": []object{}}, nil, ""},
+		"artifact":         {artifactType, object{"blobs": []object{there}}, nil, ""},
+		"artifact's blob":  {artifactType, object{"blobs": []object{there, missing}}, []string{"missing"}, ""},
+		"blobs of others":  {imageType, object{"config": there, "blobs": "a custom field"}, nil, ""},
 		"child missing":    {indexType, object{"manifests": []object{childDescriptor, missing}}, []string{"missing"}, ""},
 		"child is a blob":  {indexType, object{"manifests": []object{there}}, []string{"there"}, ""},
 		"child of a size":  {indexType, object{"manifests": []object{with(childDescriptor, "size", 1)}}, nil, "the manifest says 1"},
@@ -368,6 +375,7 @@ func TestInvalidManifests(t *testing.T) {
 		"mediaType a number": {imageType, `{"mediaType":1,"config":` + config + `}`, "mediaType is not a string"},
 		"no Content-Type":    {"", `{"config":` + config + `}`, "is not a media type"},
 		"wrong Content-Type": {"text/plain\nx", `{"config":` + config + `}`, "is not a media type"},
+		"Docker's oldest":    {"application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},
 		"no config":          {imageType, `{"layers":[]}`, "no config"},
 		"null config":        {imageType, `{"config":null,"layers":[]}`, "no config"},
 		"no manifests":       {indexType, `{}`, "no manifests"},
@@ -496,9 +504,9 @@ func TestCheckFunction(t *testing.T) {
 	refusal := &repository.InvalidManifestError{Reason: "no chart today"}
 	var verdict error = refusal
 	b := newBucket(t)
-	r := openRepository(t, openStore(t, b, repository.Options{Check: func(_ context.Context, m repository.Manifest) error {
+	r := openRepository(t, openStore(t, b, repository.Options{Check: func(_ context.Context, _ *repository.Repository, m repository.Manifest) (string, error) {
 		seen = m
-		return verdict
+		return "", verdict
 	}}), "a")
 	_, err := putChart(t, r, "1.0.0", "layer")
 	want(t, err, refusal)

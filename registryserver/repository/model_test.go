@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chartroom-dev/chartroom/registryserver/quota"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 )
@@ -29,6 +30,8 @@ type step struct {
 	random *rand.Rand
 	r      *repository.Repository
 	m      *model
+	// check compares what is counted with what there is.
+	check func()
 }
 
 // TestModel compares random sequences of operations with a model in memory, on a store that is opened anew now and then.
@@ -40,15 +43,21 @@ func TestModel(t *testing.T) {
 			s := &step{t: t, random: rand.New(rand.NewPCG(seed, sequence)), m: &model{
 				blobs: map[string]bool{}, manifests: map[string]bool{}, tags: map[string]string{}, uploads: map[string]string{},
 			}}
-			mutable := func(tag string) bool { return tag == "dev" }
+			options := repository.Options{TagMutable: func(tag string) bool { return tag == "dev" }}
+			s.check = func() {}
+			if sequence%2 == 0 {
+				options.Quota = newTracker(t, b, quota.Limits{Bytes: 1 << 20, Charts: 10, Versions: 10})
+				s.check = func() { wantCounted(t, b, options.Quota) }
+			}
 			operations := []func() string{s.putBlob, s.deleteBlob, s.putManifest, s.putManifest, s.deleteTag, s.deleteDigest, s.chunk, s.chunk, s.commit, s.cancel}
 			var log []string
 			for i := range 150 {
 				if i%10 == 0 {
-					s.r = openRepository(t, openStore(t, b, repository.Options{TagMutable: mutable}), "a")
+					s.r = openRepository(t, openStore(t, b, options), "a")
 				}
 				log = append(log, operations[s.random.IntN(len(operations))]())
 				s.compare()
+				s.check()
 				if t.Failed() {
 					t.Fatalf("after:\n%s", strings.Join(log, "\n"))
 				}

@@ -31,27 +31,40 @@ var mediaTypePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,12
 // descriptor is what a manifest says of content that must be in the repository (OCI Image Specification,
 // "Content Descriptors").
 type descriptor struct {
-	digest   digest.Digest
-	size     int64
-	manifest bool
+	mediaType string
+	digest    digest.Digest
+	size      int64
+	manifest  bool
+}
+
+// form is what the registry understands of a manifest.
+type form struct {
+	// needs are the blobs and manifests that must be in the repository.
+	needs []descriptor
+	// subject is the manifest that this one refers to; empty for none.
+	subject digest.Digest
+	// artifactType is the manifest's own; configType the media type of its config. Either may be empty.
+	artifactType, configType string
+	// annotations is a JSON object of strings, or nil. It is read of manifests with a subject only.
+	annotations json.RawMessage
 }
 
 func invalid(format string, a ...any) error {
 	return &InvalidManifestError{Reason: fmt.Sprintf(format, a...)}
 }
 
-// parseManifest checks the form of a manifest and returns the blobs and manifests that it needs. Manifests of types
-// that are not known need what their config, layers and manifests name, if they have such fields.
-func parseManifest(mediaType string, content []byte) ([]descriptor, error) {
+// parseManifest checks the form of a manifest. Manifests of types that are not known need what their config, layers and
+// manifests name, if they have such fields.
+func parseManifest(mediaType string, content []byte) (form, error) {
 	if !mediaTypePattern.MatchString(mediaType) {
-		return nil, invalid("the Content-Type %.100q is not a media type without parameters", mediaType)
+		return form{}, invalid("the Content-Type %.100q is not a media type without parameters", mediaType)
 	}
 	if err := checkJSON(content); err != nil {
-		return nil, err
+		return form{}, err
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(content, &fields); err != nil || fields == nil {
-		return nil, invalid("the manifest is not a JSON object")
+		return form{}, invalid("the manifest is not a JSON object")
 	}
 	for name, value := range fields {
 		if string(value) == "null" {
@@ -61,17 +74,20 @@ func parseManifest(mediaType string, content []byte) ([]descriptor, error) {
 	if value, ok := fields["mediaType"]; ok {
 		var own string
 		if err := json.Unmarshal(value, &own); err != nil {
-			return nil, invalid("the manifest's mediaType is not a string")
+			return form{}, invalid("the manifest's mediaType is not a string")
 		}
 		if own != mediaType {
-			return nil, invalid("the manifest's mediaType is %.100q, but it was pushed as %s", own, mediaType)
+			return form{}, invalid("the manifest's mediaType is %.100q, but it was pushed as %s", own, mediaType)
 		}
 	}
 	if err := checkKind(mediaType, fields); err != nil {
-		return nil, err
+		return form{}, err
 	}
-	return parseFields(fields)
+	return parseFields(mediaType, fields)
 }
+
+// artifactManifest is what releases of the specification before 1.1 called an artifact; clients of that time pushed it.
+const artifactManifest = "application/vnd.oci.artifact.manifest.v1+json"
 
 // checkKind refuses what one client could read as a manifest and another as an index (CVE-2021-41190).
 func checkKind(mediaType string, fields map[string]json.RawMessage) error {
@@ -90,37 +106,63 @@ func checkKind(mediaType string, fields map[string]json.RawMessage) error {
 		if !manifests {
 			return invalid("the index has no manifests")
 		}
+	case "application/vnd.docker.distribution.manifest.v1+json", "application/vnd.docker.distribution.manifest.v1+prettyjws":
+		// It names its blobs in another way, so that they could not be kept for it.
+		return invalid("Docker's image manifests of schema 1 are not taken: push the image with a newer client")
 	}
 	return nil
 }
 
-func parseFields(fields map[string]json.RawMessage) ([]descriptor, error) {
-	var all []descriptor
+func parseFields(mediaType string, fields map[string]json.RawMessage) (f form, err error) {
 	if value, ok := fields["config"]; ok {
 		d, _, err := parseDescriptor("config", value)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
-		all = append(all, d)
+		f.needs, f.configType = append(f.needs, d), d.mediaType
 	}
-	for _, name := range []string{"layers", "manifests"} {
+	lists := []string{"layers", "manifests"}
+	if mediaType == artifactManifest {
+		lists = append(lists, "blobs") // A custom field in all others.
+	}
+	for _, name := range lists {
 		value, ok := fields[name]
 		if !ok {
 			continue
 		}
 		list, err := parseList(name, value)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
-		all = append(all, list...)
+		f.needs = append(f.needs, list...)
 	}
-	// A subject need not be in the repository, or not yet.
 	if value, ok := fields["subject"]; ok {
-		if _, _, err := parseDescriptor("subject", value); err != nil {
-			return nil, err
+		// It need not be in the repository, or not yet.
+		d, _, err := parseDescriptor("subject", value)
+		if err != nil {
+			return f, err
+		}
+		f.subject = d.digest
+		return f, f.parseReferrer(fields)
+	}
+	return f, nil
+}
+
+// parseReferrer reads what lists of referrers show of a manifest.
+func (f *form) parseReferrer(fields map[string]json.RawMessage) error {
+	if value, ok := fields["artifactType"]; ok {
+		if err := json.Unmarshal(value, &f.artifactType); err != nil {
+			return invalid("the manifest's artifactType is not a string")
 		}
 	}
-	return all, nil
+	if value, ok := fields["annotations"]; ok {
+		var strings map[string]string
+		if err := json.Unmarshal(value, &strings); err != nil {
+			return invalid("the manifest's annotations are not an object of strings")
+		}
+		f.annotations = value
+	}
+	return nil
 }
 
 func parseList(name string, value json.RawMessage) ([]descriptor, error) {
@@ -165,8 +207,7 @@ func parseDescriptor(where string, value json.RawMessage) (d descriptor, elsewhe
 		return d, false, invalid("the manifest's %s has no size", where)
 	}
 	d.size = *size
-	var mediaType string
-	if err := json.Unmarshal(fields["mediaType"], &mediaType); err != nil {
+	if err := json.Unmarshal(fields["mediaType"], &d.mediaType); err != nil {
 		return d, false, invalid("the manifest's %s has no mediaType", where)
 	}
 	var urls []string
@@ -176,8 +217,8 @@ func parseDescriptor(where string, value json.RawMessage) (d descriptor, elsewhe
 		}
 	}
 	elsewhere = len(urls) > 0 ||
-		strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") ||
-		strings.HasPrefix(mediaType, "application/vnd.docker.image.rootfs.foreign.")
+		strings.HasPrefix(d.mediaType, "application/vnd.oci.image.layer.nondistributable.") ||
+		strings.HasPrefix(d.mediaType, "application/vnd.docker.image.rootfs.foreign.")
 	return d, elsewhere, nil
 }
 

@@ -19,6 +19,8 @@ const MaxManifestBytes = 4 << 20
 
 // Errors that callers test with errors.Is. Errors of the bucket (bucket.ErrFull and so on) pass through, wrapped.
 var (
+	// ErrNoRegistry: the storage was never a registry's.
+	ErrNoRegistry = errors.New("the storage holds no registry")
 	// ErrNameInvalid: the repository name is not of the specification's form, or too long.
 	ErrNameInvalid = errors.New("invalid repository name")
 	// ErrReferenceInvalid: the reference is neither a tag nor a digest of the specification's form.
@@ -37,7 +39,7 @@ var (
 	ErrDigestMismatch = errors.New("content does not match its digest")
 	// ErrTooLarge: a blob or manifest is over its limit.
 	ErrTooLarge = errors.New("content too large")
-	// ErrTagImmutable: the tag stands for another digest and may not be moved. The error's text names both.
+	// ErrTagImmutable: the tag stands for another digest and may not be moved. The error is an *ImmutableTagError.
 	ErrTagImmutable = errors.New("tag is immutable")
 )
 
@@ -49,6 +51,13 @@ type UnknownBlobsError struct {
 // InvalidManifestError says why a manifest was refused, in a sentence for the person who pushed it.
 type InvalidManifestError struct {
 	Reason string
+}
+
+// ImmutableTagError says which tag may not be moved. It is ErrTagImmutable.
+type ImmutableTagError struct {
+	Repository, Tag string
+	// Stands is the digest that the tag stands for, Pushed the one that it was to become.
+	Stands, Pushed digest.Digest
 }
 
 // OffsetError says that a chunk did not begin where the upload stands.
@@ -80,6 +89,15 @@ func (e *UnknownBlobsError) Error() string {
 
 // Error is the reason.
 func (e *InvalidManifestError) Error() string { return e.Reason }
+
+// Error names the tag and both digests.
+func (e *ImmutableTagError) Error() string {
+	return fmt.Sprintf("%v: %s of %s stands for %s and cannot become %s: push under a new version, or delete this version first",
+		ErrTagImmutable, e.Tag, e.Repository, e.Stands, e.Pushed)
+}
+
+// Unwrap is ErrTagImmutable.
+func (e *ImmutableTagError) Unwrap() error { return ErrTagImmutable }
 
 // Error names the offset.
 func (e *OffsetError) Error() string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 )
 
 // tagObject is what a tag stands for, with what listings need.
@@ -22,24 +23,62 @@ type tagObject struct {
 	PushedBy  string        `json:"pushedBy"`
 }
 
+// ErrTagDamaged says that nothing tells any more what a tag stood for. It is bucket.ErrUnavailable too, so that nobody takes
+// the tag for one that is not there.
+var ErrTagDamaged = fmt.Errorf("the tag is damaged: %w: delete it and push again", bucket.ErrUnavailable)
+
 // readTag returns bucket.ErrNotFound for a tag that is not there.
 func (r *Repository) readTag(ctx context.Context, tag string) (tagObject, bucket.Info, error) {
 	var t tagObject
-	content, info, err := r.s.read(ctx, r.tagKey(tag), maxDocumentBytes)
+	key, now := r.tagKey(tag), r.s.o.Now()
+	k, removals, err := r.s.current(ctx, key)
+	if err != nil {
+		return t, bucket.Info{}, fmt.Errorf("read tag %s: %w", tag, err)
+	}
+	if k != nil {
+		return k.tag, k.info, nil
+	}
+	content, info, err := r.s.read(ctx, key, maxDocumentBytes)
 	if err != nil {
 		return t, info, fmt.Errorf("read tag %s: %w", tag, err)
 	}
 	if json.Unmarshal(content, &t) != nil || checkDigest(t.Digest) != nil {
-		return t, info, fmt.Errorf("tag %s is damaged: %w: delete it and push again", tag, bucket.ErrUnavailable)
+		return t, info, fmt.Errorf("tag %s: %w", tag, ErrTagDamaged)
 	}
+	r.s.cache.put(&kept{key: key, info: info, tag: t, checked: now}, removals)
 	return t, info, nil
 }
 
+// servedTag is readTag for who only reads, and may get what was true a moment ago if the store's cache says so.
+func (r *Repository) servedTag(ctx context.Context, tag string) (tagObject, error) {
+	if fresh := r.s.cache.o.TagsFresh; fresh > 0 {
+		if k, checked, _ := r.s.cache.get(r.tagKey(tag)); k != nil && r.s.o.Now().Sub(checked) < fresh {
+			return k.tag, nil
+		}
+	}
+	t, _, err := r.readTag(ctx, tag)
+	return t, err
+}
+
+// ExemptTag reports tags that rules for versions do not hold for, because signatures and metadata use them: those that
+// begin with "sha256-" or "sha512-", and "artifacthub.io".
+func ExemptTag(tag string) bool {
+	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-") || tag == "artifacthub.io"
+}
+
 func (s *Store) mutable(tag string) bool {
-	if strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-") || tag == "artifacthub.io" {
+	if ExemptTag(tag) {
 		return true
 	}
 	return s.o.TagMutable != nil && s.o.TagMutable(tag)
+}
+
+// CheckTag returns ErrTagImmutable when the tag may not be pointed at the manifest d, without changing anything.
+func (r *Repository) CheckTag(ctx context.Context, tag string, d digest.Digest) error {
+	if !isTag(tag) {
+		return fmt.Errorf("%w: %.150q", ErrReferenceInvalid, tag)
+	}
+	return r.checkTag(ctx, tag, d)
 }
 
 // checkTag returns ErrTagImmutable when the tag stands for another manifest and may not be moved.
@@ -57,72 +96,108 @@ func (r *Repository) checkTag(ctx context.Context, tag string, d digest.Digest) 
 	if t.Digest == d {
 		return nil
 	}
-	if _, err := r.s.bucket.Head(ctx, r.manifestKey(t.Digest)); errors.Is(err, bucket.ErrNotFound) {
+	if _, err := r.s.headThrough(ctx, r.manifestKey(t.Digest)); errors.Is(err, bucket.ErrNotFound) {
 		return nil // Half-deleted: what it stands for is gone.
 	} else if err != nil {
 		return fmt.Errorf("read manifest %s: %w", t.Digest, err)
 	}
-	return fmt.Errorf("%w: %s of %s stands for %s and cannot become %s: push under a new version, or delete this version first",
-		ErrTagImmutable, tag, r.name, t.Digest, d)
+	return &ImmutableTagError{Repository: r.name, Tag: tag, Stands: t.Digest, Pushed: d}
 }
 
 // putTag points a tag at a manifest that is stored.
-func (r *Repository) putTag(ctx context.Context, m Manifest, by string) error {
+func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) error {
 	content, err := json.Marshal(tagObject{Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, PushedAt: r.s.o.Now().UTC(), PushedBy: by})
 	if err != nil {
-		return fmt.Errorf("store tag %s: %w", m.Tag, err)
+		return fmt.Errorf("store tag %s: %w", tag, err)
 	}
 	condition := bucket.Condition{Absent: true}
 	for {
-		err := r.s.write(ctx, r.tagKey(m.Tag), content, condition)
+		err := r.s.write(ctx, r.tagKey(tag), content, condition)
+		r.s.cache.remove(r.tagKey(tag))
 		if err == nil {
+			if condition.ETag != "" {
+				r.unlinked() // What the tag stood for before.
+			}
 			return nil
 		}
 		if !errors.Is(err, bucket.ErrExists) && !errors.Is(err, bucket.ErrChanged) {
-			return fmt.Errorf("store tag %s: %w", m.Tag, err)
+			return fmt.Errorf("store tag %s: %w", tag, err)
 		}
-		stands, info, err := r.readTag(ctx, m.Tag)
+		stands, info, err := r.readTag(ctx, tag)
 		switch {
 		case errors.Is(err, bucket.ErrNotFound):
 			condition = bucket.Condition{Absent: true}
 			continue
 		case err == nil && stands.Digest == m.Digest:
 			return nil
-		case err != nil && (info.ETag == "" || !r.s.mutable(m.Tag)):
+		case err != nil && (info.ETag == "" || !r.s.mutable(tag)):
 			return err
 		}
-		if err := r.checkTag(ctx, m.Tag, m.Digest); err != nil {
+		if err := r.checkTag(ctx, tag, m.Digest); err != nil {
 			return err
 		}
 		condition = bucket.Condition{ETag: info.ETag}
 	}
 }
 
-func (r *Repository) deleteTag(ctx context.Context, tag string) error {
+// deleteTag removes a tag that is there; with an ETag, only if that is the tag's, and otherwise it is bucket.ErrChanged.
+func (r *Repository) deleteTag(ctx context.Context, tag, etag string) error {
 	if _, err := r.s.bucket.Head(ctx, r.tagKey(tag)); errors.Is(err, bucket.ErrNotFound) {
 		return fmt.Errorf("%w: %s has no tag %s", ErrManifestUnknown, r.name, tag)
 	} else if err != nil {
 		return fmt.Errorf("delete tag %s: %w", tag, err)
 	}
-	if err := r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{}); err != nil {
+	err := r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: etag})
+	r.s.cache.remove(r.tagKey(tag))
+	if err != nil {
 		return fmt.Errorf("delete tag %s: %w", tag, err)
 	}
+	r.unlinked()
 	return nil
 }
 
-// deleteTagsOf removes the tags that stand for a manifest. Those that are moved to another meanwhile stay.
-func (r *Repository) deleteTagsOf(ctx context.Context, d digest.Digest) error {
-	return r.s.each(ctx, r.tagKey(""), func(i bucket.Info) error {
-		tag := path.Base(i.Key)
-		t, info, err := r.readTag(ctx, tag)
-		if err == nil && t.Digest == d {
-			err = r.s.bucket.Delete(ctx, i.Key, bucket.Condition{ETag: info.ETag})
+// unlinked tells that something may have become garbage.
+func (r *Repository) unlinked() {
+	if r.s.o.Unlinked != nil {
+		r.s.o.Unlinked(r.name)
+	}
+}
+
+// maxParallel bounds the requests to the bucket that one call makes at once.
+const maxParallel = 16
+
+// deleteTagsOf removes the tags that stand for a manifest, but not those that seen has as they are; it adds what it has
+// looked at to seen, ETags by keys. Tags that are moved to another manifest meanwhile stay.
+//
+// What a tag stands for is in its object alone, so that a push writes one object per tag. Here that costs a read of
+// every tag of the repository.
+func (r *Repository) deleteTagsOf(ctx context.Context, d digest.Digest, seen map[string]string) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(maxParallel)
+	err := r.s.each(groupCtx, r.tagKey(""), func(i bucket.Info) error {
+		if i.ETag != "" && seen[i.Key] == i.ETag {
+			return nil
 		}
-		if err != nil && !errors.Is(err, bucket.ErrNotFound) && !errors.Is(err, bucket.ErrChanged) {
-			return fmt.Errorf("delete tag %s: %w", tag, err)
-		}
+		seen[i.Key] = i.ETag
+		group.Go(func() error { return r.deleteTagOf(groupCtx, path.Base(i.Key), d) })
 		return nil
 	})
+	if groupErr := group.Wait(); groupErr != nil {
+		return groupErr
+	}
+	return err
+}
+
+func (r *Repository) deleteTagOf(ctx context.Context, tag string, d digest.Digest) error {
+	t, info, err := r.readTag(ctx, tag)
+	if err == nil && t.Digest == d {
+		err = r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: info.ETag})
+		r.s.cache.remove(r.tagKey(tag))
+	}
+	if err != nil && !errors.Is(err, bucket.ErrNotFound) && !errors.Is(err, bucket.ErrChanged) {
+		return fmt.Errorf("delete tag %s: %w", tag, err)
+	}
+	return nil
 }
 
 // Tags lists at most n tags greater than last, in ascending byte order; n of 0 means all. last need not exist. more
@@ -130,7 +205,7 @@ func (r *Repository) deleteTagsOf(ctx context.Context, d digest.Digest) error {
 func (r *Repository) Tags(ctx context.Context, n int, last string) (tags []string, more bool, err error) {
 	prefix := r.tagKey("")
 	for after := prefix + last; ; {
-		o := bucket.ListOptions{Prefix: prefix, StartAfter: after}
+		o := bucket.ListOptions{Prefix: prefix, StartAfter: after, NamesOnly: true}
 		if n > 0 {
 			o.Limit = n - len(tags) + 1
 		}
@@ -140,7 +215,7 @@ func (r *Repository) Tags(ctx context.Context, n int, last string) (tags []strin
 		}
 		for _, i := range p.Objects {
 			tag := strings.TrimPrefix(i.Key, prefix)
-			if !tagPattern.MatchString(tag) {
+			if !isTag(tag) {
 				continue
 			}
 			if n > 0 && len(tags) == n {
@@ -159,14 +234,34 @@ func (r *Repository) Tags(ctx context.Context, n int, last string) (tags []strin
 	return tags, false, nil
 }
 
+// TagsVersion is another one after any change of what Tags lists, by whatever process. It is empty while that cannot be
+// told for certain, and always so in storage that cannot tell it.
+func (r *Repository) TagsVersion(ctx context.Context) (string, error) {
+	versioner, ok := r.s.bucket.(bucket.Versioner)
+	if !ok {
+		return "", nil
+	}
+	version, err := versioner.Version(ctx, r.tagKey(""))
+	if err != nil {
+		return "", fmt.Errorf("list tags: %w", err)
+	}
+	return version, nil
+}
+
 // checkKnown returns ErrRepositoryUnknown when the repository has no manifest, and so no tag.
 func (r *Repository) checkKnown(ctx context.Context) error {
+	empty, err := r.empty(ctx)
+	if err == nil && empty {
+		err = fmt.Errorf("%w: %s", ErrRepositoryUnknown, r.name)
+	}
+	return err
+}
+
+// empty reports whether the repository has no manifest.
+func (r *Repository) empty(ctx context.Context) (bool, error) {
 	p, err := r.s.bucket.List(ctx, bucket.ListOptions{Prefix: r.key("manifests", ""), Limit: 1})
 	if err != nil {
-		return fmt.Errorf("list manifests: %w", err)
+		return false, fmt.Errorf("list manifests: %w", err)
 	}
-	if len(p.Objects) == 0 {
-		return fmt.Errorf("%w: %s", ErrRepositoryUnknown, r.name)
-	}
-	return nil
+	return len(p.Objects) == 0, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"strconv"
 	"strings"
@@ -45,13 +46,23 @@ func (u *Upload) Offset(ctx context.Context) (int64, error) {
 // Append adds a chunk that begins at offset; negative means "where the upload stands". size is negative when unknown.
 // It returns the new offset. Errors: *OffsetError, ErrUploadUnknown, ErrTooLarge. A chunk that breaks off is not added.
 func (u *Upload) Append(ctx context.Context, offset int64, chunk io.Reader, size int64) (int64, error) {
-	parts, stands, err := u.begin(ctx, offset, size)
+	parts, stands, err := u.begin(ctx, offset, size, false)
 	if err != nil {
 		return 0, err
 	}
 	if len(parts) >= maxParts {
 		return 0, fmt.Errorf("%w: an upload may have at most %d chunks", ErrTooLarge, maxParts)
 	}
+	// What is stored of an upload counts only while it grows: nobody knows whether it will ever be finished.
+	need := stands + size
+	if size < 0 {
+		need = stands + 1
+	}
+	room, err := u.r.s.reserve(ctx, need)
+	if err != nil {
+		return 0, err
+	}
+	defer room.Release()
 	// A part without bytes would have the key that the next one needs.
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(chunk, first); err == io.EOF && size <= 0 {
@@ -61,8 +72,8 @@ func (u *Upload) Append(ctx context.Context, offset int64, chunk io.Reader, size
 	} else if err != nil {
 		return 0, err
 	}
-	limited := &limiter{body: io.MultiReader(bytes.NewReader(first), chunk), left: u.r.s.o.MaxBlobBytes - stands, limit: u.r.s.o.MaxBlobBytes}
-	info, err := u.r.s.bucket.Put(ctx, u.key(fmt.Sprintf("%020d", stands)), limited, size, bucket.Condition{Absent: true})
+	limited := &limiter{body: io.MultiReader(bytes.NewReader(first), chunk), read: stands, check: u.r.s.checkBlobSize}
+	info, err := u.r.s.bucket.Put(ctx, u.key(fmt.Sprintf("%020d", stands)), room.Meter(limited, stands), size, bucket.Condition{Absent: true})
 	if errors.Is(err, bucket.ErrExists) {
 		if stands, err = u.Offset(ctx); err == nil {
 			err = &OffsetError{Offset: stands}
@@ -81,7 +92,7 @@ func (u *Upload) Commit(ctx context.Context, d digest.Digest, offset int64, rest
 	if err := checkDigest(d); err != nil {
 		return err
 	}
-	parts, stands, err := u.begin(ctx, offset, size)
+	parts, stands, err := u.begin(ctx, offset, size, true)
 	if err != nil {
 		return err
 	}
@@ -123,10 +134,11 @@ func (u *Upload) end(ctx context.Context, parts []bucket.Info) error {
 	return nil
 }
 
-func (u *Upload) key(name string) string { return u.r.key("uploads", u.id, name) }
+func (u *Upload) key(name string) string { return u.r.key(uploadsSection, u.id, name) }
 
-// begin finds out where the session stands and refuses a chunk that begins elsewhere or makes the blob too large.
-func (u *Upload) begin(ctx context.Context, offset, size int64) (parts []bucket.Info, stands int64, err error) {
+// begin finds out where the session stands and refuses a chunk, perhaps the last, that begins elsewhere or makes the blob
+// too large.
+func (u *Upload) begin(ctx context.Context, offset, size int64, last bool) (parts []bucket.Info, stands int64, err error) {
 	parts, stands, err = u.parts(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -134,10 +146,10 @@ func (u *Upload) begin(ctx context.Context, offset, size int64) (parts []bucket.
 	if offset >= 0 && offset != stands {
 		return nil, 0, &OffsetError{Offset: stands}
 	}
-	if size > u.r.s.o.MaxBlobBytes-stands {
+	if size > math.MaxInt64-stands {
 		return nil, 0, tooLarge("blob", u.r.s.o.MaxBlobBytes)
 	}
-	return parts, stands, nil
+	return parts, stands, u.r.s.checkBlobSize(stands+max(size, 0), last && size >= 0)
 }
 
 // parts lists the chunks, each of which begins where the one before it ends.
@@ -162,14 +174,15 @@ func (u *Upload) parts(ctx context.Context) (parts []bucket.Info, stands int64, 
 // limiter fails when more comes than may come.
 type limiter struct {
 	body  io.Reader
-	left  int64
-	limit int64
+	read  int64
+	check func(size int64, whole bool) error
 }
 
 func (l *limiter) Read(p []byte) (int, error) {
 	n, err := l.body.Read(p)
-	if l.left -= int64(n); l.left < 0 {
-		return n, tooLarge("blob", l.limit)
+	l.read += int64(n)
+	if over := l.check(l.read, false); over != nil {
+		return n, over
 	}
 	return n, err
 }

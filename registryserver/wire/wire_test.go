@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,26 +34,85 @@ func snapshot() wire.Access {
 	}
 }
 
-func TestCanonicalBytes(t *testing.T) {
-	got := snapshot().Encode()
-	if *update {
-		if err := os.WriteFile("testdata/access.json", got, 0o644); err != nil {
-			t.Fatal(err)
+// withPolicies is snapshot with policies in it.
+func withPolicies() wire.Access {
+	a := snapshot()
+	statement := func(rule any) any {
+		return map[string]any{
+			"iss": "https://issuer.example", "scopes": []any{"read_packages"},
+			"claims": map[string]any{"b": rule, "a": json.Number("1.50"), "A": nil}, "charts": []any{"web/*"},
 		}
 	}
-	want, err := os.ReadFile("testdata/access.json")
-	if err != nil {
-		t.Fatal(err)
+	a.Policies = []wire.Policy{
+		{Name: "team-a/ci & co", Statements: []any{statement("z"), statement("a")}},
+		{Name: "team-a/ci & co", Statements: []any{statement(map[string]any{"matches": []any{"<x>*"}, "not_equals": true})}},
+		{Statements: []any{statement("y")}},
 	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("pods of another version of this program would see another snapshot (-want +got):\n%s", diff)
-	}
+	a.Kubernetes = &wire.Issuer{Issuer: "https://kubernetes.default.svc", JWKS: `{"keys":[]}`}
+	return a
+}
+
+func TestCanonicalBytes(t *testing.T) {
+	want := golden(t, "testdata/access.json", snapshot())
+	golden(t, "testdata/policies.json", withPolicies())
 	reversed := snapshot()
 	for i, j := 0, len(reversed.Tokens)-1; i < j; i, j = i+1, j-1 {
 		reversed.Tokens[i], reversed.Tokens[j] = reversed.Tokens[j], reversed.Tokens[i]
 	}
 	if diff := cmp.Diff(string(want), string(reversed.Encode())); diff != "" {
 		t.Errorf("the order of the tokens matters (-want +got):\n%s", diff)
+	}
+}
+
+// golden compares a snapshot's bytes with those in a file.
+func golden(t *testing.T, file string, a wire.Access) []byte {
+	t.Helper()
+	got := a.Encode()
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("pods of another version of this program would see another snapshot (-want +got):\n%s", diff)
+	}
+	return want
+}
+
+func TestPoliciesAreSorted(t *testing.T) {
+	reversed := withPolicies()
+	slices.Reverse(reversed.Policies)
+	if diff := cmp.Diff(string(withPolicies().Encode()), string(reversed.Encode())); diff != "" {
+		t.Errorf("the order of the policies matters (-want +got):\n%s", diff)
+	}
+	statements := withPolicies()
+	for _, p := range statements.Policies {
+		slices.Reverse(p.Statements)
+	}
+	if statements.ContentDigest() == withPolicies().ContentDigest() {
+		t.Error("the order of the statements does not matter, but the first that matches wins")
+	}
+}
+
+// Pods of an older program go on where there is no policy.
+func TestVersions(t *testing.T) {
+	for name, c := range map[string]struct {
+		access wire.Access
+		want   int
+	}{
+		"tokens":     {snapshot(), 1},
+		"no policy":  {wire.Access{Version: 2, Policies: []wire.Policy{}}, 1},
+		"policies":   {withPolicies(), 2},
+		"kubernetes": {wire.Access{Kubernetes: &wire.Issuer{}}, 2},
+	} {
+		decoded, err := wire.DecodeAccess(c.access.Encode())
+		if err != nil || decoded.Version != c.want {
+			t.Errorf("%s: version %d (%v), want %d", name, decoded.Version, err, c.want)
+		}
 	}
 }
 
@@ -65,12 +125,14 @@ func TestEncodeLeavesItsReceiverAlone(t *testing.T) {
 }
 
 func TestDecodeReadsWhatEncodeWrote(t *testing.T) {
-	decoded, err := wire.DecodeAccess(snapshot().Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(snapshot().Encode()), string(decoded.Encode())); diff != "" {
-		t.Errorf("-encoded +encoded again:\n%s", diff)
+	for _, a := range []wire.Access{snapshot(), withPolicies()} {
+		decoded, err := wire.DecodeAccess(a.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(a.Encode()), string(decoded.Encode())); diff != "" {
+			t.Errorf("-encoded +encoded again:\n%s", diff)
+		}
 	}
 }
 
@@ -121,7 +183,13 @@ func TestDecodeRefuses(t *testing.T) {
 		"nothing":             {``, "not JSON"},
 		"no object":           {`[]`, "not JSON"},
 		"no version":          {`{"revision":1,"tokens":[]}`, "version 0"},
-		"a later version":     {`{"version":2,"policies":[]}`, "version 2; this program knows version 1"},
+		"a later version":     {`{"version":3,"roles":[]}`, "version 3; this program knows the versions 1 and 2"},
+		"policies too early":  {`{"version":1,"policies":[{"statements":[{}]}]}`, "of version 1, which has no policies: write version 2"},
+		"an issuer too early": {`{"version":1,"kubernetes":{}}`, "of version 1"},
+		"a claim twice":       {`{"version":2,"policies":[{"statements":[{"claims":{"a":1,"a":2}}]}]}`, `"a" twice`},
+		"iss twice":           {`{"version":2,"policies":[{"statements":[{"iss":1,"iss":2}]}]}`, `"iss" twice`},
+		"name twice":          {`{"version":2,"policies":[{"name":"a","Name":"b"}]}`, `"Name" twice`},
+		"a damaged policy":    {strings.Replace(string(withPolicies().Encode()), `"z"`, `"x"`, 1), "damaged"},
 		"an unknown field":    {`{"version":1,"admins":[]}`, `unknown field "admins"`},
 		"an unknown field 2":  {`{"version":1,"tokens":[{"scope":"x"}]}`, `unknown field "scope"`},
 		"a second document":   {good + `{}`, "not JSON"},
@@ -133,7 +201,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"scopes twice":        {`{"version":1,"tokens":[{"scopes":["a"],"scopes":["b"]}]}`, `"scopes" twice`},
 		"version twice":       {`{"version":2,"version":1}`, `"version" twice`},
 		"a deep document":     {`{"version":1,"tokens":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "deep"},
-		"many fields":         {`{"version":1` + fields(100) + `}`, "more than 16 fields"},
+		"many fields":         {`{"version":1` + fields(100) + `}`, "more than 64 fields"},
 		"too many bytes":      {`{"version":1}` + strings.Repeat(" ", wire.MaxAccessBytes), "more than the"},
 	} {
 		if _, err := wire.DecodeAccess([]byte(c.document)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -160,6 +228,17 @@ func TestDecodeTakesADocumentWrittenByHand(t *testing.T) {
 	}
 }
 
+func TestClaimsMayDifferInCase(t *testing.T) {
+	a, err := wire.DecodeAccess([]byte(`{"version":2,"policies":[{"statements":[{"claims":{"Ref":1,"ref":{"in":["x"]}}}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []any{map[string]any{"claims": map[string]any{"Ref": json.Number("1"), "ref": map[string]any{"in": []any{"x"}}}}}
+	if diff := cmp.Diff(want, a.Policies[0].Statements); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAdminServerNameTellsRegistriesApart(t *testing.T) {
 	if got, want := wire.AdminServerName("team-a", "charts"), "charts.team-a.admin.chartroom.dev"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -169,6 +248,7 @@ func TestAdminServerNameTellsRegistriesApart(t *testing.T) {
 // FuzzDecodeAccess: what is taken is stable, and nothing brings the reader down.
 func FuzzDecodeAccess(f *testing.F) {
 	f.Add(snapshot().Encode())
+	f.Add(withPolicies().Encode())
 	f.Add([]byte(`{"version":1,"tokens":[{"expiresAt":"9999-12-31T23:59:59-14:00"}]}`))
 	f.Add([]byte(`{"version":1,"tokens":[],"toKens":null}`))
 	f.Add([]byte("{\"version\":1,\"registry\":\"\xff\"}"))

@@ -5,21 +5,32 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 )
 
+// Promise is what an implementation keeps beyond what all do.
+type Promise int
+
+// DeletesOnce says that of several deletes that name the ETag of one object, exactly one succeeds.
+const DeletesOnce Promise = iota
+
 // Run tests an implementation. open returns an empty bucket each time it is called.
-func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
+func Run(t *testing.T, open func(t *testing.T) bucket.Bucket, promises ...Promise) {
 	t.Helper()
+	if slices.Contains(promises, DeletesOnce) {
+		t.Run("DeletesOnce", func(t *testing.T) { testDeletesOnce(t, open(t)) })
+	}
 	for name, test := range map[string]func(t *testing.T, b bucket.Bucket){
 		"RoundTrip":          testRoundTrip,
 		"Replace":            testReplace,
 		"Missing":            testMissing,
 		"Keys":               testKeys,
 		"Conditions":         testConditions,
+		"Copy":               testCopy,
 		"Ranges":             testRanges,
 		"Sizes":              testSizes,
 		"BodyError":          testBodyError,
@@ -28,6 +39,9 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		"List":               testList,
 		"ListMany":           testListMany,
 		"ListAfterDelete":    testListAfterDelete,
+		"ListNames":          testListNames,
+		"Version":            testVersion,
+		"Same":               testSame,
 		"RaceAbsent":         testRaceAbsent,
 		"RaceCounter":        testRaceCounter,
 		"RaceReplace":        testRaceReplace,

@@ -2,6 +2,7 @@
 package buckettest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func wantListing(t *testing.T, b bucket.Bucket, o bucket.ListOptions, want []str
 		var names []string
 		for _, i := range p.Objects {
 			names = append(names, i.Key)
-			if i.ETag == "" || i.Modified.IsZero() {
+			if !o.NamesOnly && (i.ETag == "" || i.Modified.IsZero()) {
 				t.Fatalf("%+v: incomplete %+v", o, i)
 			}
 		}
@@ -138,4 +139,68 @@ func testListAfterDelete(t *testing.T, b bucket.Bucket) {
 	// A name that was a directory may become an object.
 	mustPut(t, b, "f/g", "x")
 	wantListing(t, b, bucket.ListOptions{}, []string{"a/b/e", "f/g"})
+}
+
+// testListNames checks that a listing of names has the same names, whatever else it leaves out.
+func testListNames(t *testing.T, b bucket.Bucket) {
+	keys := slices.Clone(listKeys)
+	slices.Sort(keys)
+	for _, k := range keys {
+		mustPut(t, b, k, k)
+	}
+	for _, prefix := range []string{"", "a", "b/", "charts/x"} {
+		for _, delimiter := range []string{"", "/"} {
+			for _, limit := range []int{0, 1, 3} {
+				o := bucket.ListOptions{Prefix: prefix, StartAfter: "a.b/c", Delimiter: delimiter, Limit: limit, NamesOnly: true}
+				wantListing(t, b, o, expectedNames(keys, o))
+			}
+		}
+	}
+}
+
+// testVersion is for a Bucket that tells versions, now or later.
+func testVersion(t *testing.T, b bucket.Bucket) {
+	versioner, ok := b.(bucket.Versioner)
+	if !ok {
+		return
+	}
+	version := func(prefix string) string {
+		v, err := versioner.Version(t.Context(), prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if v := version("none/"); v != "" {
+		t.Errorf("what is not there has the version %q", v)
+	}
+	if _, err := versioner.Version(t.Context(), "../"); !errors.Is(err, bucket.ErrKey) {
+		t.Errorf("a prefix that is none: %v", err)
+	}
+	seen := map[string]string{}
+	note := func(after string) {
+		v := version("v/")
+		if before := seen[v]; v != "" && before != "" {
+			t.Errorf("after %s the version is what it was after %s", after, before)
+		}
+		seen[v] = after
+	}
+	first := mustPut(t, b, "v/a", "1")
+	note("a put")
+	mustPut(t, b, "v/b", "1")
+	note("another put")
+	if _, err := put(t.Context(), b, "v/a", "1", bucket.Condition{ETag: first.ETag}); err != nil {
+		t.Fatal(err)
+	}
+	note("a replacement")
+	if err := b.Delete(t.Context(), "v/a", bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	note("a delete")
+	if err := b.Delete(t.Context(), "v/b", bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	if v := version("v/"); v != "" {
+		t.Errorf("where nothing is left the version is %q", v)
+	}
 }

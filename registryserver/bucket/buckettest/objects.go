@@ -36,8 +36,8 @@ func testRoundTrip(t *testing.T, b bucket.Bucket) {
 
 func testReplace(t *testing.T, b bucket.Bucket) {
 	seen := map[string]bool{}
-	for range 20 {
-		info := mustPut(t, b, "k", "same")
+	for i := range 20 {
+		info := mustPut(t, b, "k", fmt.Sprintf("%02d", i))
 		if seen[info.ETag] {
 			t.Fatal("a replaced object has an ETag that an earlier one had")
 		}
@@ -49,6 +49,29 @@ func testReplace(t *testing.T, b bucket.Bucket) {
 	}
 	mustPut(t, b, "k", "other and longer")
 	wantContent(t, b, "k", "other and longer")
+}
+
+func testSame(t *testing.T, b bucket.Bucket) {
+	comparer, ok := b.(bucket.Comparer)
+	if !ok {
+		t.Skip("the bucket compares nothing")
+	}
+	first := mustPut(t, b, "a/k", "x")
+	if !comparer.Same(t.Context(), "a/k", first.ETag) {
+		t.Error("an object is not the same as it is")
+	}
+	second := mustPut(t, b, "a/k", "y")
+	if comparer.Same(t.Context(), "a/k", first.ETag) || !comparer.Same(t.Context(), "a/k", second.ETag) {
+		t.Error("a replaced object is the same as before")
+	}
+	if err := b.Delete(t.Context(), "a/k", bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a/k", "a", "", "../k", "a/k/b"} {
+		if comparer.Same(t.Context(), key, second.ETag) || comparer.Same(t.Context(), key, "") {
+			t.Errorf("%q, which is no object, is the same", key)
+		}
+	}
 }
 
 func testMissing(t *testing.T, b bucket.Bucket) {
@@ -64,7 +87,9 @@ func testMissing(t *testing.T, b bucket.Bucket) {
 		if err := b.Delete(ctx, key, bucket.Condition{}); err != nil {
 			t.Fatalf("delete %s: %v", key, err)
 		}
-		wantError(t, b.Delete(ctx, key, bucket.Condition{ETag: "x"}), bucket.ErrChanged)
+		if err := b.Delete(ctx, key, bucket.Condition{ETag: "x"}); err != nil {
+			wantError(t, err, bucket.ErrChanged)
+		}
 	}
 	_, err := put(ctx, b, "no", "x", bucket.Condition{ETag: "x"})
 	wantError(t, err, bucket.ErrChanged)
@@ -183,6 +208,12 @@ func testBodyError(t *testing.T, b bucket.Bucket) {
 	// Bytes that come together with the error are no end either.
 	_, err := b.Put(t.Context(), "d/new", dataAndError{broken}, 4, bucket.Condition{})
 	wantError(t, err, broken)
+	// Nor is an error that only tells of one.
+	for _, size := range []int64{-1, 4} {
+		wrapped := fmt.Errorf("the sender went away: %w", io.EOF)
+		_, err = b.Put(t.Context(), "d/new", dataAndError{wrapped}, size, bucket.Condition{})
+		wantError(t, err, wrapped)
+	}
 	wantNothing(t, b)
 
 	old := mustPut(t, b, "d/old", "old")
@@ -244,5 +275,35 @@ func testReaderOutlivesKey(t *testing.T, b bucket.Bucket) {
 	mustPut(t, b, "k", "replaced")
 	if got, err := io.ReadAll(body); err == nil && !bytes.Equal(got, content) {
 		t.Fatalf("a reader that was open before the replacement yields %d other bytes", len(got))
+	}
+}
+
+func testCopy(t *testing.T, b bucket.Bucket) {
+	mustPut(t, b, "from/a", "content")
+	for range 2 {
+		info, err := b.Copy(t.Context(), "from/a", "to/b/c")
+		if err != nil || info.Key != "to/b/c" || info.Size != 7 || info.ETag == "" {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		if head, err := b.Head(t.Context(), "to/b/c"); err != nil || head.ETag != info.ETag {
+			t.Fatalf("Copy says %+v, Head says %+v, %v", info, head, err)
+		}
+	}
+	// The two are not one: what becomes of either leaves the other alone.
+	mustPut(t, b, "from/a", "other")
+	wantContent(t, b, "to/b/c", "content")
+	if _, err := b.Copy(t.Context(), "from/a", "to/b/c"); err != nil {
+		t.Fatal(err)
+	}
+	wantContent(t, b, "to/b/c", "other")
+	if err := b.Delete(t.Context(), "from/a", bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	wantContent(t, b, "to/b/c", "other")
+	if _, err := b.Copy(t.Context(), "from/a", "to/d"); !errors.Is(err, bucket.ErrNotFound) {
+		t.Fatalf("copying what is not there: %v", err)
+	}
+	if _, err := b.Head(t.Context(), "to/d"); !errors.Is(err, bucket.ErrNotFound) {
+		t.Fatalf("it left something: %v", err)
 	}
 }

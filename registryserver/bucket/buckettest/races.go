@@ -110,13 +110,27 @@ func testRaceReplace(t *testing.T, b bucket.Bucket) {
 
 // testRacePutAndDelete checks that creations and conditional deletes of one key take turns.
 func testRacePutAndDelete(t *testing.T, b bucket.Bucket) {
-	var created, deleted atomic.Int32
+	created, deleted, left := racePutAndDelete(t, b)
+	if created > deleted+left {
+		t.Fatalf("%d created, %d deleted, %d left", created, deleted, left)
+	}
+}
+
+func testDeletesOnce(t *testing.T, b bucket.Bucket) {
+	if created, deleted, left := racePutAndDelete(t, b); created != deleted+left {
+		t.Fatalf("%d created, %d deleted, %d left", created, deleted, left)
+	}
+	wantError(t, b.Delete(t.Context(), "gone", bucket.Condition{ETag: "x"}), bucket.ErrChanged)
+}
+
+func racePutAndDelete(t *testing.T, b bucket.Bucket) (created, deleted, left int32) {
+	var creations, deletions atomic.Int32
 	race(func(racer int) {
 		for range 20 {
 			if racer%2 == 0 {
 				_, err := put(t.Context(), b, "d/k", "x", bucket.Condition{Absent: true})
 				if err == nil {
-					created.Add(1)
+					creations.Add(1)
 				} else if !errors.Is(err, bucket.ErrExists) {
 					t.Error(err)
 				}
@@ -130,19 +144,16 @@ func testRacePutAndDelete(t *testing.T, b bucket.Bucket) {
 				err = b.Delete(t.Context(), "d/k", bucket.Condition{ETag: info.ETag})
 			}
 			if err == nil {
-				deleted.Add(1)
+				deletions.Add(1)
 			} else if !errors.Is(err, bucket.ErrChanged) {
 				t.Error(err)
 			}
 		}
 	})
-	left := int32(0)
 	if _, err := b.Head(t.Context(), "d/k"); err == nil {
 		left = 1
 	}
-	if created.Load() != deleted.Load()+left {
-		t.Fatalf("%d created, %d deleted, %d left", created.Load(), deleted.Load(), left)
-	}
+	return creations.Load(), deletions.Load(), left
 }
 
 // testRaceInOneDirectory checks that deletes do not take away the directory under a neighbour's put.

@@ -3,6 +3,7 @@ package dir_test
 import (
 	"context"
 	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -11,11 +12,11 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
 )
 
-func open(t *testing.T, root string) *dir.Bucket {
-	t.Helper()
+func open(tb testing.TB, root string) *dir.Bucket {
+	tb.Helper()
 	b, err := dir.New(root)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -24,6 +25,15 @@ func TestConformance(t *testing.T) {
 	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
 		t.Helper()
 		return open(t, t.TempDir())
+	}, buckettest.DeletesOnce)
+}
+
+func TestConformanceWithoutSpecialCalls(t *testing.T) {
+	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
+		t.Helper()
+		b := open(t, t.TempDir())
+		b.Plain()
+		return b
 	})
 }
 
@@ -33,7 +43,23 @@ func TestConformanceOfTwoInstancesOnOneDirectory(t *testing.T) {
 		t.Helper()
 		root := t.TempDir()
 		return &alternating{buckets: [2]bucket.Bucket{open(t, root), open(t, root)}}
-	})
+	}, buckettest.DeletesOnce)
+}
+
+// Garbage collection relies on it: a blob that is pushed again is not deleted by who saw the one before.
+func TestETagChangesWithEveryPut(t *testing.T) {
+	b := open(t, t.TempDir())
+	seen := map[string]bool{}
+	for range 20 {
+		info, err := b.Put(t.Context(), "k", strings.NewReader("same"), 4, bucket.Condition{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[info.ETag] {
+			t.Fatal("an object that was replaced by the same bytes has an ETag that an earlier one had")
+		}
+		seen[info.ETag] = true
+	}
 }
 
 // alternating sends every operation to another instance than the one before.
@@ -58,6 +84,10 @@ func (a *alternating) Put(ctx context.Context, key string, body io.Reader, size 
 
 func (a *alternating) Delete(ctx context.Context, key string, c bucket.Condition) error {
 	return a.next().Delete(ctx, key, c)
+}
+
+func (a *alternating) Copy(ctx context.Context, from, to string) (bucket.Info, error) {
+	return a.next().Copy(ctx, from, to)
 }
 
 func (a *alternating) List(ctx context.Context, o bucket.ListOptions) (bucket.Page, error) {

@@ -3,6 +3,7 @@ package dir_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
@@ -20,11 +22,16 @@ import (
 const (
 	writerRoot  = "CHARTROOM_TEST_WRITER_ROOT"
 	writerRound = "CHARTROOM_TEST_WRITER_ROUND"
+	writerFirst = "CHARTROOM_TEST_WRITER_FIRST"
+
+	// writersEach is how many write at the same time in each of the processes.
+	writersEach = 4
+	processes   = 2
 )
 
 func TestMain(m *testing.M) {
 	if root := os.Getenv(writerRoot); root != "" {
-		if err := writeUntilKilled(root, os.Getenv(writerRound)); err != nil {
+		if err := writeUntilKilled(root, os.Getenv(writerRound), os.Getenv(writerFirst)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(1)
@@ -42,14 +49,18 @@ func contentOf(key string) string {
 
 // writeUntilKilled stores objects, and moves a pointer of its own per goroutine, and prints a line for each that was
 // acknowledged.
-func writeUntilKilled(root, round string) error {
+func writeUntilKilled(root, round, first string) error {
 	b, err := dir.New(root)
+	if err != nil {
+		return err
+	}
+	from, err := strconv.Atoi(first)
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
 	failed := make(chan error)
-	for writer := range 4 {
+	for writer := from; writer < from+writersEach; writer++ {
 		go func() {
 			for i := 0; ; i++ {
 				key := fmt.Sprintf("objects/%s/%d/%d", round, writer, i)
@@ -79,12 +90,15 @@ func writeUntilKilled(root, round string) error {
 
 // ledger is what killed writers had been told.
 type ledger struct {
+	mu                      sync.Mutex
 	stored, maybeGone, gone map[string]bool
 	pointers                map[string]string
 }
 
 func (l *ledger) note(line string) {
 	first, second, _ := strings.Cut(line, " ")
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
 	case first == "deleting":
 		l.maybeGone[second] = true
@@ -97,41 +111,95 @@ func (l *ledger) note(line string) {
 	}
 }
 
-// SIGKILL shows that nothing half-done becomes visible and that nothing acknowledged was still in the process's hands.
-// That it is on the disk as well only a loss of power could show.
+// SIGKILL shows that nothing half-done becomes visible, neither afterwards nor to those who read meanwhile, and that
+// nothing acknowledged was still in a process's hands. That it is on the disk as well is what the tests of crashes show.
 func TestKilledInTheMiddleOfPuts(t *testing.T) {
 	root := t.TempDir()
 	l := &ledger{stored: map[string]bool{}, maybeGone: map[string]bool{}, gone: map[string]bool{}, pointers: map[string]string{}}
+	b := open(t, root)
 	for round := range 12 {
-		runAndKill(t, root, round, 20+rand.IntN(120), l)
+		var running sync.WaitGroup
+		for process := range processes {
+			running.Go(func() { runAndKill(t, root, round, process*writersEach, 20+rand.IntN(120), l) })
+		}
+		ended := make(chan struct{})
+		var reading sync.WaitGroup
+		reading.Go(func() { readUntil(t, b, ended) })
+		running.Wait()
+		close(ended)
+		reading.Wait()
+		if t.Failed() {
+			return
+		}
 		checkLedger(t, open(t, root), l)
 	}
 	t.Logf("%d objects were acknowledged, %d deletes", len(l.stored), len(l.gone))
 }
 
-func runAndKill(t *testing.T, root string, round, lines int, l *ledger) {
+// readUntil reads what others are writing, replacing and deleting.
+func readUntil(t *testing.T, b bucket.Bucket, ended <-chan struct{}) {
+	t.Helper()
+	for {
+		p, err := b.List(t.Context(), bucket.ListOptions{Prefix: "objects/"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, i := range p.Objects {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			body, info, err := b.Get(t.Context(), i.Key, nil)
+			if errors.Is(err, bucket.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			content, err := io.ReadAll(body)
+			body.Close()
+			if err != nil || string(content) != contentOf(i.Key) || info.Size != int64(len(content)) {
+				t.Errorf("%s is read with %d bytes, %v", i.Key, len(content), err)
+			}
+		}
+		if len(p.Objects) == 0 {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+		}
+	}
+}
+
+func runAndKill(t *testing.T, root string, round, first, lines int, l *ledger) {
 	t.Helper()
 	writer := exec.CommandContext(t.Context(), os.Args[0])
-	writer.Env = append(os.Environ(), writerRoot+"="+root, writerRound+"="+strconv.Itoa(round))
+	writer.Env = append(os.Environ(), writerRoot+"="+root, writerRound+"="+strconv.Itoa(round), writerFirst+"="+strconv.Itoa(first))
 	writer.Stderr = os.Stderr
 	stdout, err := writer.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	if err := writer.Start(); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	reader := bufio.NewReader(stdout)
 	for n := 0; ; n++ {
 		if n == lines {
 			if err := writer.Process.Kill(); err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			}
 		}
 		line, err := reader.ReadString('\n')
 		if err != nil {
 			if n < lines {
-				t.Fatalf("the writer ended by itself after %d lines", n)
+				t.Errorf("the writer ended by itself after %d lines", n)
 			}
 			break
 		}

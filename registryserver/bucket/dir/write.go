@@ -5,29 +5,21 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
-	"io/fs"
-	"os"
-	"path"
-	"syscall"
+	"runtime"
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"golang.org/x/sys/unix"
 )
 
-// maxBuffer is the memory that one put takes for copying, in bytes.
-const maxBuffer = 128 << 10
-
-// maxTries bounds how often a put makes its directory again after deletes removed it as empty.
-const maxTries = 1000
-
-func lockOf(key string) int {
-	h := fnv.New32a()
-	_, _ = io.WriteString(h, key)
-	return int(h.Sum32() % lockCount)
-}
+const (
+	// bufferBytes is one of the at most two buffers that a put takes for copying.
+	bufferBytes = 128 << 10
+	// writingStep is how much of a large file the kernel is told to write at once, so that the disk works while the
+	// rest is still coming, and not only at the end.
+	writingStep = 8 << 20
+)
 
 // Put implements bucket.Bucket.
 func (b *Bucket) Put(ctx context.Context, key string, body io.Reader, size int64, c bucket.Condition) (bucket.Info, error) {
@@ -37,232 +29,210 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.Reader, size int64
 	if c.Absent && c.ETag != "" {
 		return bucket.Info{}, fmt.Errorf("write %s: a condition is either absence or an ETag", key)
 	}
-	tmp, written, err := b.write(ctx, key, body, size)
+	defer runtime.KeepAlive(b.root)
+	t, err := b.create()
 	if err != nil {
-		return bucket.Info{}, err
-	}
-	if err := b.place(tmp, key, c); err != nil {
-		_ = b.root.Remove(tmp)
-		return bucket.Info{}, err
-	}
-	if err := b.syncAbove(path.Join(objectsDir, key)); err != nil {
 		return bucket.Info{}, failed("write", key, err, true)
 	}
-	return describe(key, written), nil
-}
-
-// write stores the body in a temporary file, complete and durable, or not at all.
-func (b *Bucket) write(ctx context.Context, key string, body io.Reader, size int64) (string, fs.FileInfo, error) {
-	name := rand.Text()
-	f, err := b.openIn(tmpDir, name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
-	if err != nil {
-		return "", nil, failed("write", key, err, true)
-	}
-	tmp := path.Join(tmpDir, name)
-	info, err := b.fill(ctx, key, tmp, f, body, size)
-	if closeErr := f.Close(); err == nil && closeErr != nil {
-		err = failed("write", key, closeErr, true)
-	}
-	if err != nil {
-		_ = b.root.Remove(tmp)
-		return "", nil, err
-	}
-	return tmp, info, nil
-}
-
-func (b *Bucket) fill(ctx context.Context, key, tmp string, f *os.File, body io.Reader, size int64) (fs.FileInfo, error) {
-	bodyErr, fileErr := copyBody(ctx, f, body, size)
+	defer t.discard()
+	bodyErr, fileErr := b.copyBody(ctx, &appender{system: b.system, fd: t.fd}, body, size)
 	if bodyErr != nil {
-		return nil, bodyErr
+		return bucket.Info{}, bodyErr
 	}
+	var info bucket.Info
 	if fileErr == nil {
-		// The kernel's own time stamps are as coarse as its clock ticks; the ETag needs all nanoseconds.
-		now := time.Now()
-		fileErr = b.root.Chtimes(tmp, now, now)
-	}
-	if fileErr == nil {
-		fileErr = f.Sync()
+		info, fileErr = t.finish(key)
 	}
 	if fileErr != nil {
-		return nil, failed("write", key, fileErr, true)
+		return bucket.Info{}, failed("write", key, fileErr, true)
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, failed("write", key, err, true)
+	if err := b.place(t, key, c); err != nil {
+		return bucket.Info{}, err
 	}
 	return info, nil
 }
 
-// copyBody tells what the body failed with, which the caller of Put knows best, from what the file failed with.
-func copyBody(ctx context.Context, f io.Writer, body io.Reader, size int64) (bodyErr, fileErr error) {
-	length := int64(maxBuffer)
-	if size >= 0 {
-		// One byte more than is announced, to see the end, and what is behind it, in one read.
-		length = min(length, size+1)
-	}
-	buffer := make([]byte, length)
-	for read := int64(0); ; {
-		if err := ctx.Err(); err != nil {
-			return err, nil
+// temp is an open file that is not an object yet.
+type temp struct {
+	b  *Bucket
+	fd int
+	// path is that of its name in ".tmp", below the root, or empty while it has no name at all.
+	path string
+}
+
+// create makes a temporary file: without a name where the file system has that, so that nothing is left of it when the
+// process is killed, and two changes of the directory less need to be written.
+func (b *Bucket) create() (*temp, error) {
+	for tries := 0; ; tries++ {
+		t := &temp{b: b}
+		var err error
+		if b.features.unnamed {
+			t.fd, err = b.system.CreateUnnamed(b.rootFD(), tmpDir)
+		} else {
+			t.path = tmpName()
+			t.fd, err = b.system.Create(b.rootFD(), t.path)
 		}
-		n, err := body.Read(buffer)
-		read += int64(n)
-		if size >= 0 && read > size {
-			return fmt.Errorf("body is longer than the %d bytes announced", size), nil
+		if !errors.Is(err, unix.ENOENT) || tries == maxTries {
+			return t, err
 		}
-		if _, fileErr := f.Write(buffer[:n]); fileErr != nil {
-			return nil, fileErr
-		}
-		if err == io.EOF {
-			if size >= 0 && read < size {
-				return io.ErrUnexpectedEOF, nil
-			}
-			return nil, nil
-		}
+		d, err := b.directory(tmpDir, true)
 		if err != nil {
-			return err, nil
+			return nil, err
 		}
+		d.close()
 	}
 }
 
-// place gives a temporary file its final name, if the condition holds. It leaves the temporary name behind only when
-// it fails.
-func (b *Bucket) place(tmp, key string, c bucket.Condition) error {
-	name := path.Join(objectsDir, key)
-	if c.Absent {
-		return b.placeAbsent(tmp, name, key)
+func tmpName() string { return tmpDir + "/" + rand.Text() }
+
+// finish makes the content durable, and describes it as the object key.
+func (t *temp) finish(key string) (bucket.Info, error) {
+	// The kernel's own time stamps are as coarse as its clock ticks. An inode that was used again within a tick would
+	// bring back the ETag of another object, so the time is set, in nanoseconds.
+	if err := setTimes(t.fd, t.b.rootFD(), t.path, time.Now()); err != nil {
+		return bucket.Info{}, err
 	}
-	unlock, err := b.lock(key)
-	if err != nil {
-		return failed("write", key, err, true)
+	if err := interrupted(func() error { return t.b.system.Sync(t.fd) }); err != nil {
+		return bucket.Info{}, err
 	}
-	defer unlock()
-	if c.ETag != "" {
-		if err := b.matches(key, c.ETag); err != nil {
-			return err
-		}
+	var s unix.Stat_t
+	if err := unix.Fstat(t.fd, &s); err != nil {
+		return bucket.Info{}, err
 	}
-	err = b.inItsDirectory(name, func() error { return b.root.Rename(tmp, name) })
-	if err != nil {
-		return b.notPlaced(name, key, err)
-	}
-	return nil
+	return describe(key, &s), nil
 }
 
-func (b *Bucket) placeAbsent(tmp, name, key string) error {
-	err := b.inItsDirectory(name, func() error { return b.root.Link(tmp, name) })
-	if err == nil {
-		_ = b.root.Remove(tmp)
+// link gives the file a name that must be free.
+func (t *temp) link(dir int, name string) error {
+	if t.path == "" {
+		return t.b.system.Link(t.fd, -1, "", dir, name)
+	}
+	return t.b.system.Link(-1, t.b.rootFD(), t.path, dir, name)
+}
+
+// rename gives the file a name in place of what has it.
+func (t *temp) rename(dir int, name string) error {
+	if err := t.name(); err != nil {
+		return err
+	}
+	return t.b.system.Rename(t.b.rootFD(), t.path, dir, name)
+}
+
+// name gives the file a name in ".tmp" if it has none.
+func (t *temp) name() error {
+	if t.path != "" {
 		return nil
 	}
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
-		return fmt.Errorf("write %s: %w: the file system has no hard links", key, bucket.ErrUnavailable)
-	}
-	if !errors.Is(err, fs.ErrExist) || b.isDir(name) {
-		return b.notPlaced(name, key, err)
-	}
-	// Whoever hears that the object exists relies on it, but its writer may not have synced its name yet.
-	if err := b.syncAbove(name); err != nil {
-		return failed("write", key, err, true)
-	}
-	return fmt.Errorf("write %s: %w", key, bucket.ErrExists)
-}
-
-func (b *Bucket) isDir(name string) bool {
-	info, err := b.root.Lstat(name)
-	return err == nil && info.IsDir()
-}
-
-// notPlaced says why a file did not get its name: "a" and "a/b" cannot both be objects.
-func (b *Bucket) notPlaced(name, key string, err error) error {
-	if errors.Is(err, syscall.ENOTDIR) || b.isDir(name) {
-		return fmt.Errorf("write %s: %w: it is a prefix of another key, or another key is a prefix of it", key, bucket.ErrKey)
-	}
-	return failed("write", key, err, true)
-}
-
-// inItsDirectory makes the directory that name needs and tries again when a concurrent delete removes it as empty.
-func (b *Bucket) inItsDirectory(name string, try func() error) error {
-	err := try()
-	for range maxTries {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := b.root.MkdirAll(path.Dir(name), dirMode); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		err = try()
-	}
-	return err
-}
-
-// matches returns ErrChanged unless the object has the ETag. The caller holds the key's lock.
-func (b *Bucket) matches(key, etag string) error {
-	info, err := b.stat(key)
-	if err != nil && !errors.Is(err, bucket.ErrNotFound) {
+	name := tmpName()
+	if err := t.link(t.b.rootFD(), name); err != nil {
 		return err
 	}
-	if err != nil || info.ETag != etag {
-		return fmt.Errorf("change %s: %w", key, bucket.ErrChanged)
+	t.path = name
+	return nil
+}
+
+// discard ends the work on the file. The temporary name may be gone: renaming took it away, unless the object had been
+// another name of the same file before.
+func (t *temp) discard() {
+	if t.path != "" {
+		_ = t.b.system.Unlink(t.b.rootFD(), t.path)
+	}
+	if t.fd >= 0 {
+		_ = unix.Close(t.fd)
+	}
+}
+
+// appender writes to a file.
+type appender struct {
+	system System
+	fd     int
+	// written counts the bytes, of which the kernel was told to write so many.
+	written, started int64
+}
+
+func (a *appender) write(p []byte) error {
+	for len(p) > 0 {
+		n, err := a.system.Write(a.fd, p)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		n = max(n, 0)
+		p = p[n:]
+		a.written += int64(n)
+	}
+	if a.written-a.started >= writingStep {
+		startWriting(a.fd, a.started, a.written-a.started)
+		a.started = a.written
 	}
 	return nil
 }
 
-// Delete implements bucket.Bucket. It needs no free space.
-func (b *Bucket) Delete(ctx context.Context, key string, c bucket.Condition) error {
-	if err := begin(ctx, key); err != nil {
-		return err
-	}
-	if c.Absent {
-		return fmt.Errorf("delete %s: absence is no condition for a delete", key)
-	}
-	if err := b.remove(key, c.ETag); err != nil {
-		return err
-	}
-	// Directories that the object leaves empty go with it. Once one of them is gone, so is what it held: only the
-	// nearest one that stays needs to be synced.
-	parent := path.Dir(path.Join(objectsDir, key))
-	for parent != objectsDir {
-		if err := b.removeEmpty(parent); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		parent = path.Dir(parent)
-	}
-	if err := b.syncDir(parent); err != nil {
-		return failed("delete", key, err, true)
-	}
-	return nil
+// source reads a body in large pieces.
+type source struct {
+	ctx  context.Context //nolint:containedctx // It is that of the one put that reads.
+	body io.Reader
+	// size is the number of bytes that are to come, or negative; read counts those that came.
+	size, read int64
 }
 
-func (b *Bucket) remove(key, etag string) error {
-	unlock, err := b.lock(key)
-	if err != nil {
-		return failed("delete", key, err, true)
-	}
-	defer unlock()
-	if etag != "" {
-		if err := b.matches(key, etag); err != nil {
-			return err
+// fill reads until p is full or the body has ended.
+func (s *source) fill(p []byte) (filled int, ended bool, err error) {
+	for {
+		if err := s.ctx.Err(); err != nil {
+			return 0, false, err
 		}
-	} else if _, err := b.stat(key); err != nil {
-		// Removing what is not an object could remove an empty directory instead.
-		if errors.Is(err, bucket.ErrNotFound) {
-			return nil
+		n, err := s.body.Read(p[filled:])
+		filled += n
+		s.read += int64(n)
+		switch {
+		case s.size >= 0 && s.read > s.size:
+			return 0, false, fmt.Errorf("body is longer than the %d bytes announced", s.size)
+		case err == io.EOF && s.read < s.size:
+			return 0, false, io.ErrUnexpectedEOF
+		case err == io.EOF:
+			return filled, true, nil
+		case err != nil:
+			return 0, false, err
+		case filled == len(p):
+			return filled, false, nil
 		}
-		return err
 	}
-	if err := b.root.Remove(path.Join(objectsDir, key)); err != nil && !isMissing(err) {
-		return failed("delete", key, err, true)
-	}
-	return nil
 }
 
-// removeEmpty removes a directory if it is empty. os.Root.Remove would also remove a file that has taken its name.
-func (b *Bucket) removeEmpty(name string) error {
-	parent, err := b.root.Open(path.Dir(name))
-	if err != nil {
-		return err
+// copyBody tells what the body failed with, which the caller of Put knows best, from what the file failed with.
+func (b *Bucket) copyBody(ctx context.Context, f *appender, body io.Reader, size int64) (bodyErr, fileErr error) {
+	from := &source{ctx: ctx, body: body, size: size}
+	buffer, _ := b.buffers.Get().(*[bufferBytes]byte)
+	defer b.buffers.Put(buffer)
+	n, ended, err := from.fill(buffer[:])
+	switch {
+	case err != nil:
+		return err, nil
+	case ended:
+		return nil, f.write(buffer[:n])
 	}
-	defer parent.Close()
-	return unix.Unlinkat(int(parent.Fd()), path.Base(name), unix.AT_REMOVEDIR)
+	return b.copyLarge(f, from, buffer)
+}
+
+// copyLarge writes one buffer, first being full already, while it reads, and its reader hashes, the next.
+func (b *Bucket) copyLarge(f *appender, from *source, first *[bufferBytes]byte) (bodyErr, fileErr error) {
+	second, _ := b.buffers.Get().(*[bufferBytes]byte)
+	defer b.buffers.Put(second)
+	written := make(chan error, 1)
+	for full, next := first, second; ; full, next = next, full {
+		go func() { written <- f.write(full[:]) }()
+		n, ended, err := func() (int, bool, error) {
+			// Also when the body panics: the buffer and the file are somebody else's then.
+			defer func() { fileErr = <-written }()
+			return from.fill(next[:])
+		}()
+		switch {
+		case fileErr != nil:
+			return nil, fileErr
+		case err != nil:
+			return err, nil
+		case ended:
+			return nil, f.write(next[:n])
+		}
+	}
 }

@@ -1,0 +1,69 @@
+package registryserver
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/chartroom-dev/chartroom/registryserver/limits"
+	"github.com/chartroom-dev/chartroom/registryserver/ociapi"
+)
+
+const (
+	// placePatience is how long a request waits for others of its kind to end before it is sent away.
+	placePatience = 5 * time.Second
+	// A client that is set up wrongly fails to log in a few times; one that tries secrets fails for as long as it is let.
+	failedLoginsPerSecond, failedLoginsBurst = 10, 100
+	// An exchange of tokens is made once in a push.
+	exchangesPerSecond, exchangesBurst = 10, 100
+	// requestsBurst is how many seconds' worth of requests may come at once.
+	requestsBurst = 2
+)
+
+// admission bounds what clients may have the server do: by identity, and by address where nobody has logged in.
+type admission struct {
+	logins, exchanges *limits.Rates
+	requests, all     *limits.Rates // Nil where they are not bounded.
+	uploads, listings *limits.Gate
+}
+
+func newAdmission(c LimitsConfig) *admission {
+	a := &admission{
+		logins:    limits.NewRates(failedLoginsPerSecond, failedLoginsBurst),
+		exchanges: limits.NewRates(exchangesPerSecond, exchangesBurst),
+		uploads:   limits.NewGate(c.Uploads, c.UploadsPerClient, placePatience),
+		listings:  limits.NewGate(c.Listings, c.ListingsPerClient, placePatience),
+	}
+	if c.RequestsPerSecond > 0 {
+		a.requests = limits.NewRates(float64(c.RequestsPerSecond), requestsBurst*c.RequestsPerSecond)
+	}
+	if n := c.RegistryRequestsPerSecond; n > 0 {
+		a.all = limits.NewRates(float64(n), requestsBurst*n)
+	}
+	return a
+}
+
+// admit is for ociapi.Options.
+func (a *admission) admit(r *http.Request, identity string, load ociapi.Load) (leave func(), ok bool) {
+	client := identity
+	if client == "" {
+		client = limits.Address(r.RemoteAddr)
+	}
+	if load == ociapi.FailedLogin {
+		return func() {}, a.logins.Allow(client)
+	}
+	if a.requests != nil && !a.requests.Allow(client) || a.all != nil && !a.all.Allow("") {
+		return nil, false
+	}
+	switch load {
+	case ociapi.Upload:
+		return a.uploads.Enter(r.Context(), client)
+	case ociapi.Listing:
+		return a.listings.Enter(r.Context(), client)
+	}
+	return func() {}, true
+}
+
+// allowExchange is for exchange.Options.
+func (a *admission) allowExchange(r *http.Request) bool {
+	return a.exchanges.Allow(limits.Address(r.RemoteAddr))
+}
