@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -22,10 +23,15 @@ import (
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/accesssync"
 	"github.com/chartroom-dev/chartroom/controllers/helmregistry"
+	"github.com/chartroom-dev/chartroom/controllers/internal/clusterissuer"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+	"github.com/chartroom-dev/chartroom/controllers/internal/policies"
 	"github.com/chartroom-dev/chartroom/controllers/internal/registryclient"
+	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/controllers/oidcpolicy"
+	"github.com/chartroom-dev/chartroom/controllers/podreports"
 	"github.com/chartroom-dev/chartroom/controllers/registrytoken"
 )
 
@@ -39,6 +45,9 @@ type Options struct {
 	AllowedHostSuffixes []string
 	// AllowPodImages lets pod templates name images.
 	AllowPodImages bool
+	// AllowEgressCIDRs are networks in which registries may ask issuers of OIDC tokens for their keys although they are not
+	// public.
+	AllowEgressCIDRs []string
 	// Metrics is where the controllers register what they measure.
 	Metrics prometheus.Registerer
 	// DialPod opens a connection to the admin port of a pod, DialService one to a registry's Service; nil means the network.
@@ -59,26 +68,40 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 	if err := manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.RegistryToken{}, tokens.IndexRegistry, tokens.RegistryOf); err != nil {
 		return fmt.Errorf("indexing RegistryTokens by registry: %w", err)
 	}
+	for index, of := range map[string]client.IndexerFunc{policies.IndexRegistry: policies.RegistriesOf, policies.IndexSecret: policies.SecretsOf} {
+		if err := manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.OIDCPolicy{}, index, of); err != nil {
+			return fmt.Errorf("indexing OIDCPolicies by %s: %w", index, err)
+		}
+	}
+	cluster, err := newClusterIssuer(manager)
+	if err != nil {
+		return err
+	}
+	secrets := &policies.Secrets{Cached: manager.GetClient(), Live: manager.GetAPIReader()}
 	if o.DialService == nil {
 		o.DialService = (&net.Dialer{}).DialContext
 	}
-	record := ledger.New()
+	record, said, uses := ledger.New(), reports.New(), reports.NewUses()
 	measured, err := accesssync.NewMetrics(o.Metrics, record)
 	if err != nil {
 		return err
 	}
 	authorities := &pki.Store{Reader: manager.GetAPIReader(), Writer: manager.GetClient(), Namespace: o.Namespace}
+	pods := registryclient.New(authorities.ClientTLS, o.DialPod)
 	reconcilers := []interface{ SetupWithManager(ctrl.Manager) error }{
 		&helmregistry.Reconciler{
 			Client:              manager.GetClient(),
 			APIReader:           manager.GetAPIReader(),
 			Events:              manager.GetEventRecorder(helmregistry.FieldManager),
 			Ledger:              record,
+			Reports:             said,
+			Pods:                pods,
 			Authorities:         authorities,
 			RegistryImage:       o.RegistryImage,
 			OperatorNamespace:   o.Namespace,
 			AllowedHostSuffixes: o.AllowedHostSuffixes,
 			AllowPodImages:      o.AllowPodImages,
+			AllowEgressCIDRs:    o.AllowEgressCIDRs,
 			DialService:         o.DialService,
 			Now:                 time.Now,
 		},
@@ -87,6 +110,7 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 			Owned:    owned,
 			Live:     manager.GetAPIReader(),
 			Ledger:   record,
+			Uses:     uses,
 			Recorder: manager.GetEventRecorder(registrytoken.FieldManager),
 			Random:   rand.Reader,
 			Now:      time.Now,
@@ -95,12 +119,25 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 			Client:   manager.GetClient(),
 			Owned:    owned,
 			Live:     manager.GetAPIReader(),
-			Pods:     registryclient.New(authorities.ClientTLS, o.DialPod),
+			Pods:     pods,
+			Secrets:  secrets,
+			Cluster:  cluster,
 			Ledger:   record,
 			Recorder: manager.GetEventRecorder(accesssync.FieldManager),
 			Metrics:  measured,
 			Now:      time.Now,
 		},
+		&oidcpolicy.Reconciler{
+			Client:   manager.GetClient(),
+			Live:     manager.GetAPIReader(),
+			Secrets:  secrets,
+			Cluster:  cluster,
+			Ledger:   record,
+			Reports:  said,
+			Recorder: manager.GetEventRecorder(oidcpolicy.FieldManager),
+			Now:      time.Now,
+		},
+		&podreports.Reconciler{Client: manager.GetClient(), Owned: owned, Pods: pods, Reports: said, Uses: uses},
 	}
 	for _, r := range reconcilers {
 		if err := r.SetupWithManager(manager); err != nil {
@@ -108,6 +145,22 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 		}
 	}
 	return nil
+}
+
+// newClusterIssuer adds to a manager what reads who issues the tokens of the cluster's service accounts.
+func newClusterIssuer(manager ctrl.Manager) (*clusterissuer.Reader, error) {
+	server, err := rest.UnversionedRESTClientForConfigAndClient(dynamic.ConfigFor(manager.GetConfig()), manager.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("preparing to ask the API server for its issuer: %w", err)
+	}
+	reader := clusterissuer.New(func(ctx context.Context, path string) ([]byte, error) {
+		// The keys come as application/jwk-set+json.
+		return server.Get().AbsPath(path).SetHeader("Accept", "*/*").Do(ctx).Raw()
+	}, time.Now)
+	if err := manager.Add(reader); err != nil {
+		return nil, fmt.Errorf("adding what reads the cluster's issuer: %w", err)
+	}
+	return reader, nil
 }
 
 // newOwned adds a second cache to a manager, for whole objects that bear the operator's label, and only those: the

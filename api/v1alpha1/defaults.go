@@ -2,7 +2,11 @@ package v1alpha1
 
 import (
 	"cmp"
+	"slices"
+	"strings"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -23,6 +27,14 @@ func (r *HelmRegistry) Visibility() Visibility { return cmp.Or(r.Spec.Visibility
 // DeletionPolicy returns what becomes of the charts when the registry is deleted.
 func (r *HelmRegistry) DeletionPolicy() DeletionPolicy {
 	return cmp.Or(r.Spec.DeletionPolicy, DeletionRetain)
+}
+
+// Replicas returns the number of pods that are asked for.
+func (r *HelmRegistry) Replicas() int32 {
+	if r.Spec.Replicas == nil {
+		return 1
+	}
+	return *r.Spec.Replicas
 }
 
 // TLSMode returns where the serving certificate comes from.
@@ -58,10 +70,13 @@ func (a AllowedNamespaces) AllowedScopes() []Scope {
 	return a.MaxScopes
 }
 
-// RegistryKey returns the namespace and name of the registry that the token is for.
-func (t *RegistryToken) RegistryKey() types.NamespacedName {
+// RegistryKey returns the namespace and name of the registry that registryRef names; false where a selector chooses.
+func (t *RegistryToken) RegistryKey() (types.NamespacedName, bool) {
 	ref := t.Spec.RegistryRef
-	return types.NamespacedName{Namespace: cmp.Or(ref.Namespace, t.Namespace), Name: ref.Name}
+	if ref == (RegistryReference{}) {
+		return types.NamespacedName{}, false
+	}
+	return types.NamespacedName{Namespace: cmp.Or(ref.Namespace, t.Namespace), Name: ref.Name}, true
 }
 
 // Scopes returns what the token may do.
@@ -85,3 +100,52 @@ func (t *RegistryToken) State() TokenState { return cmp.Or(t.Spec.State, TokenAc
 
 // SecretName returns the name of the Secret that holds the token.
 func (t *RegistryToken) SecretName() string { return cmp.Or(t.Spec.SecretTemplate.Name, t.Name) }
+
+// Unpublished reports whether the token was made elsewhere: its hash is all that is known, and there is no Secret.
+func (t *RegistryToken) Unpublished() bool { return t.Spec.SecretSHA256 != "" }
+
+// HasFormat reports whether the Secret is to have a format.
+func (t *RegistryToken) HasFormat(format SecretFormat) bool {
+	formats := t.Spec.SecretTemplate.Formats
+	if len(formats) == 0 {
+		formats = []SecretFormat{FormatDockerConfigJSON}
+	}
+	return slices.Contains(formats, format)
+}
+
+// SecretType returns the type of the Secret that holds the token.
+func (t *RegistryToken) SecretType() corev1.SecretType {
+	if t.HasFormat(FormatFlux) {
+		return corev1.SecretTypeOpaque
+	}
+	return corev1.SecretTypeDockerConfigJson
+}
+
+// Overlap returns how long a token that was replaced still works.
+func (t *RegistryToken) Overlap() time.Duration {
+	const usual = 24 * time.Hour
+	switch r := t.Spec.Rotation; {
+	case r == nil:
+		return usual
+	case r.Overlap != nil:
+		return r.Overlap.Duration
+	default:
+		return min(usual, r.Interval.Duration/2)
+	}
+}
+
+// RotationRequest returns what AnnotationRotationRequested says, as far as it counts; empty when no rotation was ever
+// asked for.
+func (t *RegistryToken) RotationRequest() string {
+	request := t.Annotations[AnnotationRotationRequested]
+	return strings.ToValidUTF8(request[:min(len(request), MaxRotationRequest)], "")
+}
+
+// RegistryKey returns the namespace and name of the registry that registryRef names; false where a selector chooses.
+func (p *OIDCPolicy) RegistryKey() (types.NamespacedName, bool) {
+	ref := p.Spec.RegistryRef
+	if ref == nil {
+		return types.NamespacedName{}, false
+	}
+	return types.NamespacedName{Namespace: cmp.Or(ref.Namespace, p.Namespace), Name: ref.Name}, true
+}

@@ -15,7 +15,7 @@ var GroupVersion = schema.GroupVersion{Group: "chartroom.dev", Version: "v1alpha
 
 // AddToScheme registers the kinds with a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &HelmRegistry{}, &HelmRegistryList{}, &RegistryToken{}, &RegistryTokenList{})
+	s.AddKnownTypes(GroupVersion, &HelmRegistry{}, &HelmRegistryList{}, &RegistryToken{}, &RegistryTokenList{}, &OIDCPolicy{}, &OIDCPolicyList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -17,13 +17,18 @@ const (
 	ConditionStalled = "Stalled"
 	// ConditionAvailable says that pods serve.
 	ConditionAvailable = "Available"
-	// ConditionStorageReady says that the claim is bound.
+	// ConditionStorageReady says that the claim is bound, or the credentials of the bucket are there, and that the pods
+	// can use the storage.
 	ConditionStorageReady = "StorageReady"
 	// ConditionCertificateReady says that the serving certificate is there and valid.
 	ConditionCertificateReady = "CertificateReady"
 	// ConditionAccessConfirmed says that every live pod enforces the newest access snapshot.
 	ConditionAccessConfirmed = "AccessConfirmed"
 )
+
+// AnnotationSkipPurge with the value "true" on a HelmRegistry that is being deleted lets it go although its charts could
+// not be deleted.
+const AnnotationSkipPurge = "chartroom.dev/skip-purge"
 
 // FinalizerRegistry is held by a HelmRegistry until its deletionPolicy was carried out.
 const FinalizerRegistry = "chartroom.dev/registry"
@@ -50,6 +55,7 @@ const ManagedBy = "chartroom"
 // +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.storageClassName) ? self.storage.filesystem.storageClassName : '*') == (has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.storageClassName) ? oldSelf.storage.filesystem.storageClassName : '*')",message="storage.filesystem.storageClassName is immutable, because a claim cannot change its class: create another HelmRegistry"
 // +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.accessMode) ? self.storage.filesystem.accessMode : 'ReadWriteOnce') == (has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.accessMode) ? oldSelf.storage.filesystem.accessMode : 'ReadWriteOnce')",message="storage.filesystem.accessMode is immutable, because a claim cannot change its access mode: create another HelmRegistry"
 // +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.size) ? quantity(string(self.storage.filesystem.size)) : quantity('10Gi')).compareTo((has(oldSelf.storage) && has(oldSelf.storage.filesystem) && has(oldSelf.storage.filesystem.size) ? quantity(string(oldSelf.storage.filesystem.size)) : quantity('10Gi'))) >= 0",message="storage.filesystem.size can only grow: write the size that it had, or a larger one"
+// +kubebuilder:validation:XValidation:rule="(has(self.storage) && has(self.storage.s3)) == (has(oldSelf.storage) && has(oldSelf.storage.s3))",message="the kind of storage is immutable, because the charts would stay behind: create another HelmRegistry and copy the charts"
 // +kubebuilder:validation:XValidation:rule="!has(self.deletionPolicy) || self.deletionPolicy != 'Delete' || (has(self.storage) && has(self.storage.filesystem) && has(self.storage.filesystem.existingClaim) ? self.storage.filesystem.existingClaim : \"\") == \"\"",message="deletionPolicy Delete is not possible with storage.filesystem.existingClaim, because the operator deletes only claims that it made: write deletionPolicy: Retain and delete the claim yourself"
 type HelmRegistrySpec struct {
 	// Organization is the first part of the path below which the charts are: oci://HOST/ORGANIZATION/SLUG. It is the
@@ -94,6 +100,40 @@ type HelmRegistrySpec struct {
 	// +optional
 	Storage Storage `json:"storage,omitempty"`
 
+	// Replicas is the number of pods, 1 where nothing is written. More than one needs storage.s3 or a claim that is
+	// ReadWriteMany, otherwise the registry is Stalled with the reason ReplicasNotPossible.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// Artifacts says what may be pushed: every OCI artifact (Any, the default), or Helm charts, what refers to them and the
+	// metadata of artifacthub.io alone (Charts). What is there already stays.
+	//
+	// +optional
+	Artifacts Artifacts `json:"artifacts,omitempty"`
+
+	// Tags says whether a version that was pushed may be replaced.
+	//
+	// +optional
+	Tags Tags `json:"tags,omitempty"`
+
+	// Quota bounds what the registry stores. A change restarts the pods.
+	//
+	// +optional
+	Quota Quota `json:"quota,omitempty"`
+
+	// Retention says which versions are deleted in the course of time; none where nothing is written.
+	//
+	// +optional
+	Retention *Retention `json:"retention,omitempty"`
+
+	// GarbageCollection says when what no version leads to any more is deleted. A change restarts the pods.
+	//
+	// +optional
+	GarbageCollection GarbageCollection `json:"garbageCollection,omitempty"`
+
 	// TLS says which certificate the registry serves with.
 	//
 	// +optional
@@ -104,17 +144,40 @@ type HelmRegistrySpec struct {
 	// +optional
 	Exposure Exposure `json:"exposure,omitempty"`
 
-	// DeletionPolicy says what becomes of the charts when this object is deleted: with Retain, the default, the claim
-	// stays and a HelmRegistry of the same name finds the charts again; with Delete the claim is deleted with them.
+	// DeletionPolicy says what becomes of the charts when this object is deleted: with Retain, the default, they stay where
+	// they are and a HelmRegistry of the same name finds them again; with Delete they are deleted first, all of them, and
+	// then the claim where there is one. The object is gone when that is done. The annotation chartroom.dev/skip-purge:
+	// "true" lets it go where that cannot be done.
 	//
 	// +optional
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 
-	// AllowedNamespaces says which other namespaces may hold RegistryTokens for this registry, and with which scopes at
-	// most. Where nothing is written, only the registry's own namespace may.
+	// AllowedNamespaces says which other namespaces may hold RegistryTokens and OIDCPolicies for this registry, and with
+	// which scopes at most. Where nothing is written, only the registry's own namespace may.
 	//
 	// +optional
 	AllowedNamespaces AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+
+	// Audit says what the record of decisions on the pods' standard output holds. A change restarts the pods.
+	//
+	// +optional
+	Audit Audit `json:"audit,omitempty"`
+
+	// TrustedProxies are networks, for example 10.244.0.0/16, of proxies and load balancers that are believed when they say
+	// in X-Forwarded-For whom they speak for: in limits and in the record of decisions. Nobody is where nothing is written.
+	// A change restarts the pods.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="self.all(n, isCIDR(n) && cidr(n).masked() == cidr(n))",message="trustedProxies must be networks such as 10.244.0.0/16 or fd00::/8, with no bits set behind the prefix"
+	TrustedProxies []string `json:"trustedProxies,omitempty"`
+
+	// Limits bound what clients may ask of each pod. A change restarts the pods.
+	//
+	// +optional
+	Limits Limits `json:"limits,omitempty"`
 
 	// PodTemplate is a partial pod template (metadata and spec) that is merged strategically over the operator's own, for
 	// what has no field here: resources, node selectors, tolerations, priority. The container of the registry is named
@@ -132,6 +195,34 @@ type HelmRegistrySpec struct {
 	//
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+}
+
+// Audit says what the record of decisions holds.
+type Audit struct {
+	// Reads records what was read, too, and not only what was changed or refused.
+	//
+	// +optional
+	Reads bool `json:"reads,omitempty"`
+}
+
+// Limits bound what clients may ask of each pod. Requests above them are answered 429, to be tried again after two
+// seconds.
+type Limits struct {
+	// RequestsPerSecond is how many requests one token, or one address without a token, may make of a pod in the long run,
+	// and twice as many at once. There is no limit where nothing is written.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	RequestsPerSecond *int32 `json:"requestsPerSecond,omitempty"`
+
+	// RegistryRequestsPerSecond is how many requests all clients together may make of a pod in the long run, and twice as
+	// many at once. There is no limit where nothing is written.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	RegistryRequestsPerSecond *int32 `json:"registryRequestsPerSecond,omitempty"`
 }
 
 // Visibility says who may read without credentials.
@@ -157,11 +248,142 @@ const (
 )
 
 // Storage says where the charts are kept.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.filesystem) && has(self.s3))",message="storage has exactly one member: write filesystem or s3, not both"
 type Storage struct {
 	// Filesystem keeps the charts on a volume.
 	//
 	// +optional
 	Filesystem *FilesystemStorage `json:"filesystem,omitempty"`
+
+	// S3 keeps the charts in a bucket.
+	//
+	// +optional
+	S3 *S3Storage `json:"s3,omitempty"`
+}
+
+// S3Storage keeps the charts in a bucket of S3, or of a server that speaks its protocol.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.prefix) ? self.prefix : \"\") == (has(oldSelf.prefix) ? oldSelf.prefix : \"\")",message="storage.s3.prefix is immutable, because the charts would stay behind: create another HelmRegistry and copy the charts"
+type S3Storage struct {
+	// Bucket is the name of the bucket, which must exist. It cannot be changed afterwards.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')",message="bucket must be a name that a bucket can have, 3 to 63 lower-case letters, digits, dots and dashes: write for example team-a-charts"
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="storage.s3.bucket is immutable, because the charts would stay behind: create another HelmRegistry and copy the charts"
+	Bucket string `json:"bucket"`
+
+	// Prefix is put before the key of every object, with a slash after it, so that several registries can share a bucket.
+	// None where nothing is written. It cannot be changed afterwards.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self == '' || (self.matches('^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$') && !self.matches('(^|/)[.][.]?(/|$)'))",message="prefix must be letters, digits, dots, dashes and underscores with single slashes between them, no slash at either end: write for example registries/charts"
+	Prefix string `json:"prefix,omitempty"`
+
+	// Region is the region of the bucket, us-east-1 where nothing is written.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[A-Za-z0-9][A-Za-z0-9-]*$')",message="region must be letters, digits and dashes: write for example eu-central-1"
+	Region string `json:"region,omitempty"`
+
+	// Endpoint is the address of the S3 server, with scheme and without a path; that of AWS for the region where nothing is
+	// written.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=280
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:]+[]])(:[1-9][0-9]{0,4})?$')",message="endpoint must be http:// or https:// with a host and, where needed, a port, and no path: write for example https://s3.example.com:9000"
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// PathStyle puts the bucket's name into the path of requests instead of the host name, which most servers other than
+	// AWS want.
+	//
+	// +optional
+	PathStyle bool `json:"pathStyle,omitempty"`
+
+	// CredentialsSecretRef names a Secret in the same namespace with the entries accessKeyID, secretAccessKey and, where the
+	// credentials are temporary, sessionToken. They are re-read when they change, without a restart. Where nothing is
+	// written, the pods use the identity that the platform gives them.
+	//
+	// +optional
+	CredentialsSecretRef *LocalObjectReference `json:"credentialsSecretRef,omitempty"`
+
+	// CASecretRef names a Secret in the same namespace whose entry ca.crt holds the authorities, in PEM, that the server's
+	// certificate may come from, beside the well-known ones. It is re-read when it changes, without a restart.
+	//
+	// +optional
+	CASecretRef *LocalObjectReference `json:"caSecretRef,omitempty"`
+
+	// Redirect says whether clients are sent to the bucket, with a signed address, for large files: Never, the default, or
+	// Large. With Large the clients must be able to reach and trust the S3 server.
+	//
+	// +optional
+	Redirect Redirect `json:"redirect,omitempty"`
+
+	// Staleness is for how long a pod serves a version again without asking the bucket, in minutes and seconds, for example
+	// 10s, from 0s to 5m. A pull of a version that the pod knows then costs no request to the bucket in place of one, and
+	// as long may it take until a pod sees that another one has deleted a version or moved its tag. 0s, where nothing is
+	// written: it is seen at once.
+	//
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,4}m)?([0-9]{1,4}s)?$') && self != '' && duration(self) <= duration('5m')",message="staleness must be a duration in minutes and seconds from 0s to 5m: write for example 10s"
+	Staleness *metav1.Duration `json:"staleness,omitempty"`
+}
+
+// Redirect says which downloads clients fetch from the bucket themselves.
+//
+// +kubebuilder:validation:Enum=Never;Large
+type Redirect string
+
+// The values of Redirect.
+const (
+	RedirectNever Redirect = "Never"
+	RedirectLarge Redirect = "Large"
+)
+
+// Artifacts says what may be pushed.
+//
+// +kubebuilder:validation:Enum=Any;Charts
+type Artifacts string
+
+// The values of Artifacts.
+const (
+	ArtifactsAny    Artifacts = "Any"
+	ArtifactsCharts Artifacts = "Charts"
+)
+
+// TagsPolicy says whether tags may be moved.
+//
+// +kubebuilder:validation:Enum=Immutable;Mutable
+type TagsPolicy string
+
+// The policies of tags.
+const (
+	TagsImmutable TagsPolicy = "Immutable"
+	TagsMutable   TagsPolicy = "Mutable"
+)
+
+// Tags says which tags may be moved to another content.
+type Tags struct {
+	// Policy is Immutable, the default: a version that was pushed stays what it is; or Mutable: a push replaces it.
+	//
+	// +optional
+	Policy TagsPolicy `json:"policy,omitempty"`
+
+	// Mutable are globs of tags that may be replaced although the policy is Immutable, where * stands for any run of
+	// characters and ? for one. A version's + is _ in its tag. Tags of signatures (sha256-*, sha512-*) and artifacthub.io
+	// always may.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.all(g, g.matches('^[A-Za-z0-9._*?-]+$'))",message="mutable are globs over tags, of letters, digits, dots, dashes, underscores, * and ?: write for example *-dev"
+	Mutable []string `json:"mutable,omitempty"`
 }
 
 // FilesystemStorage keeps the charts on a volume.
@@ -287,12 +509,12 @@ const (
 	NamespacesAll      NamespacesFrom = "All"
 )
 
-// AllowedNamespaces says which other namespaces may attach tokens, and with which scopes at most.
+// AllowedNamespaces says which other namespaces may attach tokens and policies, and with which scopes at most.
 //
 // +kubebuilder:validation:XValidation:rule="(has(self.from) && self.from == 'Selector') == has(self.selector)",message="selector belongs to from: Selector and is needed there: write both together, or neither"
 type AllowedNamespaces struct {
-	// From says which namespaces may attach tokens: only the registry's own (Same, the default), those whose labels match
-	// selector (Selector), or every one (All).
+	// From says which namespaces may attach tokens and policies: only the registry's own (Same, the default), those whose
+	// labels match selector (Selector), or every one (All).
 	//
 	// +optional
 	From NamespacesFrom `json:"from,omitempty"`
@@ -303,8 +525,8 @@ type AllowedNamespaces struct {
 	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || size(self.matchLabels) <= 16) && (!has(self.matchExpressions) || size(self.matchExpressions) <= 16)",message="selector may have at most 16 matchLabels and 16 matchExpressions: write fewer"
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 
-	// MaxScopes are the most that a token from another namespace may have; read_packages alone where nothing is
-	// written.
+	// MaxScopes are the most that a token or a policy from another namespace may grant; read_packages alone where nothing
+	// is written.
 	//
 	// +optional
 	// +listType=set
@@ -360,6 +582,22 @@ type HelmRegistryStatus struct {
 	//
 	// +optional
 	Access *AccessStatus `json:"access,omitempty"`
+
+	// Usage is what the registry stores, as its pods count it where there is a quota of size, charts or versions. It is
+	// renewed every 30 seconds at most.
+	//
+	// +optional
+	Usage *UsageStatus `json:"usage,omitempty"`
+
+	// Retention says what goes, and has gone, by spec.retention.
+	//
+	// +optional
+	Retention *RetentionStatus `json:"retention,omitempty"`
+
+	// GarbageCollection is what garbage collection has done. It is missing until there is something to tell.
+	//
+	// +optional
+	GarbageCollection *GarbageCollectionStatus `json:"garbageCollection,omitempty"`
 
 	// Instructions are command lines to paste.
 	//

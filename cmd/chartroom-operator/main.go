@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -126,6 +127,7 @@ func parse(args []string) (settings, error) {
 	flags.BoolVar(&s.leaderElect, "leader-elect", false, "hold a Lease, so that of several operators one acts")
 	flags.StringSliceVar(&s.AllowedHostSuffixes, "allowed-host-suffixes", nil, "domains in which the operator signs certificates for the exposure.host of registries, for example charts.example.com")
 	flags.BoolVar(&s.AllowPodImages, "allow-pod-images", false, "let podTemplate name images, so that whoever may create a HelmRegistry chooses what runs")
+	flags.StringSliceVar(&s.AllowEgressCIDRs, "allow-egress-cidrs", nil, "networks in which registries may ask issuers of OIDC tokens for their keys although they are not public, for example 10.0.0.0/8; another value rolls all registries")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level of the log: debug, info, warn or error")
 	flags.BoolVar(&showVersion, "version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
@@ -142,6 +144,11 @@ func parse(args []string) (settings, error) {
 		return s, errors.New("--registry-image is missing: write the image that registries are to run, for example localhost/chartroom:v0.1.0")
 	case s.Namespace == "":
 		return s, errors.New("--namespace is missing, and POD_NAMESPACE is not set: write the operator's own namespace, for example chartroom-system")
+	}
+	for _, network := range s.AllowEgressCIDRs {
+		if prefix, err := netip.ParsePrefix(network); err != nil || prefix != prefix.Masked() {
+			return s, fmt.Errorf("--allow-egress-cidrs: %q is no network: write it as 10.0.0.0/8 or fd00::/8, with zeros behind the prefix", network)
+		}
 	}
 	return s, nil
 }

@@ -11,7 +11,7 @@ import (
 func TestParse(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "chartroom-system")
 	s, err := parse([]string{
-		"--registry-image=localhost/chartroom:v1", "--allowed-host-suffixes=example.com,example.org", "--allow-pod-images",
+		"--registry-image=localhost/chartroom:v1", "--allowed-host-suffixes=example.com,example.org", "--allow-pod-images", "--allow-egress-cidrs=10.0.0.0/8,fd00::/8",
 		"--leader-elect", "--log-level=debug", "--metrics-bind-address=10.0.0.1:8080", "--health-probe-bind-address=10.0.0.1:8081"})
 	if err != nil {
 		t.Fatal(err)
@@ -21,6 +21,9 @@ func TestParse(t *testing.T) {
 		t.Errorf("read %+v", s)
 	}
 	if diff := cmp.Diff([]string{"example.com", "example.org"}, s.AllowedHostSuffixes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"10.0.0.0/8", "fd00::/8"}, s.AllowEgressCIDRs); diff != "" {
 		t.Error(diff)
 	}
 	if s, err := parse([]string{"--registry-image=x"}); err != nil || !strings.HasPrefix(s.metricsAddress, "127.0.0.1:") || !strings.HasPrefix(s.probeAddress, "127.0.0.1:") {
@@ -47,6 +50,7 @@ func TestParseSaysWhatIsMissing(t *testing.T) {
 		"image":     {"chartroom-system", nil, "--registry-image"},
 		"namespace": {"", []string{"--registry-image=x"}, "--namespace"},
 		"argument":  {"chartroom-system", []string{"--registry-image=x", "serve"}, `"serve"`},
+		"network":   {"chartroom-system", []string{"--registry-image=x", "--allow-egress-cidrs=10.0.0.1/8"}, "10.0.0.1/8"},
 		"flag":      {"chartroom-system", []string{"--nope"}, "nope"},
 	} {
 		t.Run(name, func(t *testing.T) {

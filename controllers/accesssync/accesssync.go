@@ -1,4 +1,4 @@
-// Package accesssync brings the access snapshot of each registry to its pods: tokens and visibility become one
+// Package accesssync brings the access snapshot of each registry to its pods: tokens, policies and visibility become one
 // document, which is written to a Secret first (what pods boot from), then sent to every pod, and whose confirmation is
 // recorded in the ledger. A pod that does not confirm that something was taken away is taken out of service.
 package accesssync
@@ -18,7 +18,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/clusterissuer"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/controllers/internal/policies"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -38,8 +40,11 @@ type Reconciler struct {
 	// Owned caches the Secrets and pods that bear the operator's label.
 	Owned cache.Cache
 	// Live reads past the cache, before something is written that rests on it.
-	Live     client.Reader
-	Pods     Pods
+	Live client.Reader
+	Pods Pods
+	// Secrets reads what policies refer to, and Cluster what "iss: kubernetes" stands for in them.
+	Secrets  *policies.Secrets
+	Cluster  *clusterissuer.Reader
 	Ledger   *ledger.Ledger
 	Recorder events.EventRecorder
 	Metrics  *Metrics
@@ -98,7 +103,7 @@ type podMemory struct {
 	failing time.Time
 }
 
-// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries;registrytokens,verbs=get;list;watch
+// +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries;registrytokens;oidcpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch;delete
@@ -106,9 +111,9 @@ type podMemory struct {
 
 // Reconcile brings the snapshot of one registry up to date.
 //
-// HelmRegistries and RegistryTokens are what a snapshot is made of, namespaces' labels are what a registry may select
-// the namespaces of its tokens by. Secrets are read because they hold the tokens, and written because a snapshot is one
-// (create and patch are what server-side apply asks for). Pods are patched, to take an unreachable one out of the
+// HelmRegistries, RegistryTokens and OIDCPolicies are what a snapshot is made of, namespaces' labels are what a registry
+// may select the namespaces of its guests by. Secrets are read because they hold the tokens, and the certificates that
+// policies refer to, and written because a snapshot is one (create and patch are what server-side apply asks for). Pods are patched, to take an unreachable one out of the
 // Service, and deleted, to end one that cannot be told of a revocation. Events tell of that.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	key := request.NamespacedName
@@ -129,7 +134,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	federated, cluster, err := r.gatherPolicies(ctx, registry)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
 	c := compile(registry, inputs)
+	c.addPolicies(registry, federated, cluster)
 	taken, err := r.settle(ctx, registry, m, c, now)
 	if err != nil {
 		r.tellFailure(key, err)

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
@@ -15,19 +16,21 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
-// envelopeBytes is more than a snapshot has beside its tokens.
+// envelopeBytes is more than a snapshot has beside its tokens and policies.
 const envelopeBytes = 1 << 10
 
 // compiled is what the tokens of a registry come to.
 type compiled struct {
 	// access is the snapshot, without a revision.
 	access wire.Access
-	// refused are the tokens that are revoked or being deleted.
+	// refused are the tokens that are revoked or being deleted, and the policies that are being deleted.
 	refused map[types.UID]bool
 	// unproved are those of refused whose revocation nobody has confirmed yet.
 	unproved []types.UID
 	// leftOut is the number of tokens for which there was no room.
 	leftOut int
+	// policiesLeftOut are the policies for which there was no room, with the reason.
+	policiesLeftOut map[types.UID]string
 	// next is when the first token expires, and the snapshot changes by that; zero when none does.
 	next time.Time
 }
@@ -42,12 +45,25 @@ func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 		Visibility: wire.Visibility(registry.Visibility()),
 		Tokens:     []wire.Token{},
 	}}
-	inputs = slices.SortedFunc(slices.Values(inputs), func(a, b tokens.Input) int {
-		return cmp.Or(cmp.Compare(guest(a.Token), guest(b.Token)),
-			a.Token.CreationTimestamp.Compare(b.Token.CreationTimestamp.Time),
-			cmp.Compare(a.Token.Namespace, b.Token.Namespace), cmp.Compare(a.Token.Name, b.Token.Name))
-	})
-	room := wire.MaxAccessBytes - envelopeBytes
+	inputs = slices.SortedFunc(slices.Values(inputs), func(a, b tokens.Input) int { return precedence(registry, a.Token, b.Token) })
+	room := wire.MaxAccessBytes - envelopeBytes - policyBytes
+	add := func(entry wire.Token) bool {
+		size := len(encode(entry)) + 1
+		if len(out.access.Tokens) == access.MaxTokens || size > room {
+			out.leftOut++
+			room = 0 // No younger token takes what is left.
+			return false
+		}
+		room -= size
+		out.access.Tokens = append(out.access.Tokens, entry)
+		if at := entry.ExpiresAt; at != nil && (out.next.IsZero() || at.Before(out.next)) {
+			out.next = *at
+		}
+		return true
+	}
+	// The tokens beside the published ones, which must not take the room of those: the replaced ones, then the ones that
+	// are about to replace, whose rotation can wait.
+	var previous, next []wire.Token
 	for _, in := range inputs {
 		if tokens.IsRevoked(in.Token) {
 			out.refused[in.Token.UID] = true
@@ -57,33 +73,36 @@ func compile(registry *v1alpha1.HelmRegistry, inputs []tokens.Input) compiled {
 			continue
 		}
 		decision := tokens.Decide(in)
-		if !decision.InForce {
+		if !decision.InForce || !in.Grants(registry.Name) || !add(tokens.Entry(in.Token, decision.Credentials.Current)) {
 			continue
 		}
-		entry := tokens.Entry(in.Token, decision.Credential)
-		size := len(encode(entry)) + 1
-		if len(out.access.Tokens) == access.MaxTokens || size > room {
-			out.leftOut++
-			room = 0 // No younger token takes what is left.
-			continue
+		if c := decision.Credentials.Previous; c != nil {
+			previous = append(previous, tokens.Entry(in.Token, *c))
 		}
-		room -= size
-		out.access.Tokens = append(out.access.Tokens, entry)
-		if at := entry.ExpiresAt; at != nil && (out.next.IsZero() || at.Before(out.next)) {
-			out.next = *at
+		if c := decision.Credentials.Next; c != nil {
+			next = append(next, tokens.Entry(in.Token, *c))
 		}
+	}
+	for _, entry := range slices.Concat(previous, next) {
+		add(entry)
 	}
 	// The form in which the pods have it, so that entries can be compared.
 	out.access = canonical(out.access)
 	return out
 }
 
-// guest is 1 for a token of another namespace than its registry's, else 0.
-func guest(t *v1alpha1.RegistryToken) int {
-	if t.RegistryKey().Namespace == t.Namespace {
-		return 0
+// precedence compares objects by which of them goes first where there is no room for all: those of the registry's own
+// namespace, then the older ones.
+func precedence(registry *v1alpha1.HelmRegistry, a, b client.Object) int {
+	guest := func(o client.Object) int {
+		if o.GetNamespace() == registry.Namespace {
+			return 0
+		}
+		return 1
 	}
-	return 1
+	made := a.GetCreationTimestamp()
+	return cmp.Or(cmp.Compare(guest(a), guest(b)), made.Compare(b.GetCreationTimestamp().Time),
+		cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 }
 
 // canonical returns a snapshot as it reads once it was encoded.
@@ -101,6 +120,9 @@ func narrows(older, newer wire.Access, now time.Time) bool {
 	if older.Visibility == wire.Public && newer.Visibility != wire.Public {
 		return true
 	}
+	if narrowsPolicies(older, newer) {
+		return true
+	}
 	stays := make(map[string]bool, len(newer.Tokens))
 	for _, t := range newer.Tokens {
 		stays[string(encode(t))] = true
@@ -110,10 +132,11 @@ func narrows(older, newer wire.Access, now time.Time) bool {
 	})
 }
 
-func encode(t wire.Token) []byte {
-	encoded, err := json.Marshal(t)
+// encode returns the bytes of a part of a snapshot.
+func encode(part any) []byte {
+	encoded, err := json.Marshal(part)
 	if err != nil {
-		panic(err) // Strings and times always encode.
+		panic(err) // Strings and times, and what was decoded from JSON, always encode.
 	}
 	return encoded
 }

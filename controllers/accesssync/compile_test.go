@@ -37,7 +37,7 @@ func issued(t *testing.T, name string, age int, change func(*v1alpha1.RegistryTo
 	t.Helper()
 	token := &v1alpha1.RegistryToken{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "team-a", Name: name, UID: types.UID("uid-" + name),
+			Namespace: "team-a", Name: name, UID: types.UID("uid-" + name), Finalizers: []string{v1alpha1.FinalizerToken},
 			CreationTimestamp: metav1.NewTime(now.Add(-time.Duration(age) * time.Hour)),
 		},
 		Spec: v1alpha1.RegistryTokenSpec{RegistryRef: v1alpha1.RegistryReference{Name: "charts", Namespace: "team-a"}},
@@ -51,8 +51,8 @@ func issued(t *testing.T, name string, age int, change func(*v1alpha1.RegistryTo
 		t.Fatal(err)
 	}
 	at := token.CreationTimestamp.Time
-	secret := tokens.BuildSecret(token, newRegistry(), tokens.Credential{Token: minted, IssuedAt: at, ExpiresAt: tokens.Expiry(token, at)}, nil)
-	return tokens.Input{Token: token, Registry: newRegistry(), Secret: secret, Now: now}
+	secret := tokens.BuildSecret(token, []*v1alpha1.HelmRegistry{newRegistry()}, tokens.Credentials{Current: tokens.NewCredential(token, minted, at)}, nil)
+	return tokens.Input{Token: token, Registries: []*v1alpha1.HelmRegistry{newRegistry()}, Secret: secret, Now: now}
 }
 
 func TestCompile(t *testing.T) {
@@ -78,19 +78,7 @@ func TestCompile(t *testing.T) {
 	inputs[len(inputs)-1].Secret = nil
 	c := compile(newRegistry(), inputs)
 	c.access.Revision = 7
-	golden := filepath.Join("testdata", "access.json")
-	if *update {
-		if err := os.WriteFile(golden, c.access.Encode(), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(c.access.Encode())); diff != "" {
-		t.Error(diff)
-	}
+	isGolden(t, "access.json", &c.access)
 	if _, err := access.Compile(c.access); err != nil {
 		t.Errorf("the server refuses the snapshot: %v", err)
 	}
@@ -115,7 +103,7 @@ func TestCompileLeavesTheYoungestOut(t *testing.T) {
 		tokens, charts, fit int
 	}{
 		"by number": {tokens: access.MaxTokens + 3, charts: 1, fit: access.MaxTokens},
-		"by size":   {tokens: 80, charts: 64, fit: 62},
+		"by size":   {tokens: 80, charts: 64, fit: 46},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var globs []string
@@ -147,11 +135,87 @@ func TestCompileLeavesTheYoungestOut(t *testing.T) {
 	}
 }
 
+// rotating makes a token that was issued be replaced: one that ended is still in its overlap, another is staged.
+func rotating(t *testing.T, in tokens.Input) tokens.Input {
+	t.Helper()
+	read, err := tokens.ReadCredentials(in.Token, in.Secret, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := func(name string) tokens.Credential {
+		c, err := tokens.ReadCredentials(in.Token, issued(t, in.Token.Name+name, 0, nil).Secret, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Current
+	}
+	previous, next, end := other("-previous"), other("-next"), now.Add(time.Hour)
+	previous.ExpiresAt = &end
+	read.Previous, read.Next = &previous, &next
+	in.Secret = tokens.BuildSecret(in.Token, in.Registries, read, nil)
+	return in
+}
+
+func TestCompileRotation(t *testing.T) {
+	in := rotating(t, issued(t, "ci", 30, nil))
+	out := compile(newRegistry(), []tokens.Input{in})
+	ends := map[string]int{}
+	for _, entry := range out.access.Tokens {
+		if entry.Name != "team-a/ci" {
+			t.Errorf("an entry is of %s", entry.Name)
+		}
+		if entry.ExpiresAt == nil {
+			ends["never"]++
+		} else {
+			ends[entry.ExpiresAt.Format(time.TimeOnly)]++
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"never": 2, "13:00:00": 1}, ends); diff != "" {
+		t.Errorf("the entries by their end: %s", diff)
+	}
+	if want := now.Add(time.Hour); !out.next.Equal(want) {
+		t.Errorf("the snapshot changes at %v, want %v", out.next, want)
+	}
+	in.Now = out.next
+	if out := compile(newRegistry(), []tokens.Input{in}); len(out.access.Tokens) != 2 {
+		t.Errorf("once the overlap has ended there are %d entries, want 2", len(out.access.Tokens))
+	}
+	revoked := in
+	revoked.Token = in.Token.DeepCopy()
+	revoked.Token.Spec.State = v1alpha1.TokenRevoked
+	if out := compile(newRegistry(), []tokens.Input{revoked}); len(out.access.Tokens) != 0 {
+		t.Errorf("of a revoked token there are %d entries", len(out.access.Tokens))
+	}
+}
+
+// What rotates takes no room from what is published.
+func TestCompileMakesRotationsWait(t *testing.T) {
+	var inputs []tokens.Input
+	for i := range access.MaxTokens - 1 {
+		in := issued(t, fmt.Sprintf("token-%04d", i), access.MaxTokens-i, nil)
+		if i < 2 {
+			in = rotating(t, in)
+		}
+		inputs = append(inputs, in)
+	}
+	out := compile(newRegistry(), inputs)
+	byName := map[string]int{}
+	for _, entry := range out.access.Tokens {
+		byName[entry.Name]++
+	}
+	if len(byName) != len(inputs) || out.leftOut != 3 || byName["team-a/token-0000"] != 2 {
+		t.Errorf("%d of %d tokens are in, %d entries are left out, the oldest token has %d; want 2", len(byName), len(inputs), out.leftOut, byName["team-a/token-0000"])
+	}
+	if !slices.ContainsFunc(out.access.Tokens, func(entry wire.Token) bool { return entry.ExpiresAt != nil }) {
+		t.Error("a replaced token gave way to one that is staged")
+	}
+}
+
 func TestTokensOfOtherNamespacesDisplaceNobody(t *testing.T) {
 	inputs := []tokens.Input{issued(t, "own", 0, nil)}
 	for i := range access.MaxTokens {
 		in := issued(t, fmt.Sprintf("foreign-%04d", i), 1, func(token *v1alpha1.RegistryToken) { token.Namespace = "team-b" })
-		in.Registry.Spec.AllowedNamespaces.From = v1alpha1.NamespacesAll
+		in.Registries[0].Spec.AllowedNamespaces.From = v1alpha1.NamespacesAll
 		inputs = append(inputs, in)
 	}
 	out := compile(newRegistry(), inputs)
@@ -298,5 +362,51 @@ func TestJudge(t *testing.T) {
 				t.Errorf("the message %q does not say %q", s.Message, c.message)
 			}
 		})
+	}
+}
+
+// A token of several registries is in the snapshot of those that its selector chooses and its status tells of; where it no
+// longer is for, its revocation is still proved.
+func TestCompileTokensOfSeveralRegistries(t *testing.T) {
+	choosing := func(recorded ...string) func(*v1alpha1.RegistryToken) {
+		return func(token *v1alpha1.RegistryToken) {
+			token.Spec.RegistryRef = v1alpha1.RegistryReference{}
+			token.Spec.RegistrySelector = &metav1.LabelSelector{}
+			for _, name := range recorded {
+				token.Status.Registries = append(token.Status.Registries, v1alpha1.TokenRegistry{Name: name})
+			}
+		}
+	}
+	left := issued(t, "left", 1, choosing("charts"))
+	left.Registries = nil
+	leftRevoked := issued(t, "left-revoked", 1, choosing("charts"))
+	leftRevoked.Registries, leftRevoked.Token.Spec.State = nil, v1alpha1.TokenRevoked
+	c := compile(newRegistry(), []tokens.Input{
+		issued(t, "not-held", 1, func(token *v1alpha1.RegistryToken) { token.Finalizers = nil }),
+		issued(t, "recorded", 1, choosing("charts", "other")), issued(t, "not-recorded", 1, choosing("other")), left, leftRevoked,
+	})
+	if len(c.access.Tokens) != 1 || c.access.Tokens[0].Name != "team-a/recorded" {
+		t.Errorf("the snapshot has %+v", c.access.Tokens)
+	}
+	if len(c.refused) != 1 || !c.refused["uid-left-revoked"] {
+		t.Errorf("refused are %v", c.refused)
+	}
+}
+
+// isGolden compares a snapshot with a file of testdata, which -update writes.
+func isGolden(t *testing.T, name string, snapshot *wire.Access) {
+	t.Helper()
+	golden, got := filepath.Join("testdata", name), snapshot.Encode()
+	if *update {
+		if err := os.WriteFile(golden, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Error(diff)
 	}
 }

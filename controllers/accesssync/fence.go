@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 )
 
 const (
@@ -73,7 +74,7 @@ func (r *Reconciler) evict(ctx context.Context, registry *v1alpha1.HelmRegistry,
 	if err != nil {
 		return err
 	}
-	r.Recorder.Eventf(registry, pod, corev1.EventTypeWarning, "ReplicaUnreachable", "Fence",
+	r.Recorder.Eventf(registry, pod, corev1.EventTypeWarning, ledger.ReasonReplicaUnreachable, "Fence",
 		"The pod %s did not confirm that access was taken away; it was taken out of the Service and deleted.", pod.Name)
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
@@ -70,7 +69,7 @@ func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry
 		}
 	}
 	if m.upToDate(f, digest) {
-		m.take(f.access, c.refused)
+		m.take(f.access, c)
 		return false, nil
 	}
 	before := f.access
@@ -93,7 +92,7 @@ func (r *Reconciler) settle(ctx context.Context, registry *v1alpha1.HelmRegistry
 			m.since = now
 		}
 	}
-	m.take(next, c.refused)
+	m.take(next, c)
 	return f.taken, nil
 }
 
@@ -139,17 +138,17 @@ func (m *memory) nextRevision(before wire.Access, digest string) uint64 {
 }
 
 // take makes a snapshot the newest.
-func (m *memory) take(a wire.Access, refused map[types.UID]bool) {
+func (m *memory) take(a wire.Access, c compiled) {
 	if m.newest == nil || m.newest.Access.Revision != a.Revision || m.newest.Access.Digest != a.Digest {
 		m.document, m.rounds = a.Encode(), 0
 		for uid, pod := range m.pods {
 			pod.refused = false
 			m.pods[uid] = pod
 		}
-	} else if maps.Equal(m.newest.Refused, refused) {
+	} else if maps.Equal(m.newest.Refused, c.refused) && maps.Equal(m.newest.LeftOut, c.policiesLeftOut) {
 		return
 	}
-	m.newest = &ledger.Snapshot{Access: a, Refused: refused}
+	m.newest = &ledger.Snapshot{Access: a, Refused: c.refused, LeftOut: c.policiesLeftOut}
 }
 
 // buildSecret returns the Secret that holds a snapshot.

@@ -15,7 +15,7 @@ import (
 // Indexes of the cache of HelmRegistries.
 const (
 	indexHost   = "host"
-	indexSecret = "spec.tls.secretRef.name"
+	indexSecret = "secret"
 )
 
 // reservedOrganizations are the first path elements of the server's own pages and interfaces. The CRD refuses them

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -186,10 +187,15 @@ func (r *Reconciler) reconcileAuthorities(ctx context.Context, s *scope) error {
 	return r.write(ctx, want, live, there)
 }
 
-// prune takes away what an earlier TLS mode left. It comes last: pods may still mount it until the workload changed.
+// prune takes away what an earlier TLS mode or number of replicas left. It comes last: pods may still mount it until the workload changed.
 func (r *Reconciler) prune(ctx context.Context, s *scope) error {
 	if s.blocked() || s.registry.Spec.Suspend {
 		return nil
+	}
+	if s.params.Replicas == 1 {
+		if err := r.remove(ctx, s, desired.DisruptionBudget(s.params), &policyv1.PodDisruptionBudget{}); err != nil {
+			return err
+		}
 	}
 	if s.registry.TLSMode() != v1alpha1.TLSSelfSigned {
 		if err := r.remove(ctx, s, desired.Certificate(s.params), &corev1.Secret{}); err != nil {

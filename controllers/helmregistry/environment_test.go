@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -28,6 +29,8 @@ import (
 	"github.com/chartroom-dev/chartroom/controllers/helmregistry"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/chartroom-dev/chartroom/test/integration/environment"
 )
 
@@ -39,9 +42,48 @@ const image = "localhost/chartroom:test"
 var (
 	env      *environment.Environment
 	accesses = ledger.New()
+	said     = reports.New()
+	purgers  = &fakePurgers{state: map[types.NamespacedName]wire.PurgeState{}}
 	// cutOff makes every Service lead nowhere.
 	cutOff atomic.Bool
 )
+
+// fakePurgers play the pods that delete the charts of registries.
+type fakePurgers struct {
+	mu    sync.Mutex
+	state map[types.NamespacedName]wire.PurgeState
+	begun map[types.NamespacedName]int
+}
+
+func (f *fakePurgers) Purge(_ context.Context, registry types.NamespacedName, _ string, begin bool) (wire.PurgeState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state, ok := f.state[registry]
+	if !ok {
+		return state, errors.New("connection refused")
+	}
+	if begin {
+		if f.begun == nil {
+			f.begun = map[types.NamespacedName]int{}
+		}
+		f.begun[registry]++
+		state.Phase, state.Problem = wire.PurgeRunning, ""
+		f.state[registry] = state
+	}
+	return state, nil
+}
+
+func (f *fakePurgers) set(r *v1alpha1.HelmRegistry, state wire.PurgeState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state[client.ObjectKeyFromObject(r)] = state
+}
+
+func (f *fakePurgers) told(r *v1alpha1.HelmRegistry) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.begun[client.ObjectKeyFromObject(r)]
+}
 
 func dialService(context.Context, string, string) (net.Conn, error) {
 	if cutOff.Load() {
@@ -92,6 +134,8 @@ func operator(accesses ledger.Reader) (ctrl.Manager, error) {
 	reconciler := &helmregistry.Reconciler{
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("chartroom-operator"),
 		Ledger:              accesses,
+		Reports:             said,
+		Pods:                purgers,
 		Authorities:         &pki.Store{Reader: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: environment.OperatorNamespace},
 		RegistryImage:       image,
 		OperatorNamespace:   environment.OperatorNamespace,
@@ -223,7 +267,8 @@ func rollOut(t *testing.T, r *v1alpha1.HelmRegistry) {
 		if env.Client.Get(t.Context(), client.ObjectKeyFromObject(r), d) != nil {
 			return false
 		}
-		d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+		n := *d.Spec.Replicas
+		d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: n, UpdatedReplicas: n, ReadyReplicas: n, AvailableReplicas: n}
 		return env.Client.Status().Update(t.Context(), d) == nil
 	})
 }

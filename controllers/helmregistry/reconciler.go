@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,12 +20,13 @@ import (
 	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
+	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
 )
 
 // FieldManager is the name under which this controller writes.
 const FieldManager = "chartroom-helmregistry"
 
-// Reconciler reconciles HelmRegistries. All exported fields but AllowPodImages, AllowedHostSuffixes,
+// Reconciler reconciles HelmRegistries. All exported fields but AllowPodImages, AllowEgressCIDRs, AllowedHostSuffixes,
 // DialService and Now are needed.
 type Reconciler struct {
 	// Client writes, and reads HelmRegistries from the cache.
@@ -36,6 +38,10 @@ type Reconciler struct {
 	Events events.EventRecorder
 	// Ledger says how far access snapshots have come.
 	Ledger ledger.Reader
+	// Reports says what pods said of their storage.
+	Reports *reports.Board
+	// Pods asks pods to purge.
+	Pods Pods
 	// Authorities sign certificates.
 	Authorities *pki.Store
 	// RegistryImage is the image that registries run.
@@ -46,10 +52,15 @@ type Reconciler struct {
 	AllowedHostSuffixes []string
 	// AllowPodImages lets pod templates name images.
 	AllowPodImages bool
+	// AllowEgressCIDRs are networks in which registries may ask issuers of OIDC tokens although they are not public.
+	AllowEgressCIDRs []string
 	// DialService opens a connection to a Service, to see that it leads to a pod; where it is nil, nobody looks.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock; time.Now where it is nil.
 	Now func() time.Time
+
+	// looked is when a purge was last looked at, a time.Time by the registry's types.UID.
+	looked sync.Map
 }
 
 // +kubebuilder:rbac:groups=chartroom.dev,resources=helmregistries,verbs=get;list;patch;watch
@@ -59,9 +70,12 @@ type Reconciler struct {
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=create;delete;get;list;patch;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=create;delete;get;list;patch;watch
 // +kubebuilder:rbac:groups="",resources=services,verbs=create;get;list;patch;watch
-// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=create;get;list;patch;watch
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=create;delete;get;list;patch;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=create;get;list;patch;watch
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=create;delete;get;list;patch;watch
 // +kubebuilder:rbac:groups=storage.k8s.io,resources=storageclasses,verbs=get
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=update,namespace=chartroom-system
 
@@ -73,7 +87,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if !registry.DeletionTimestamp.IsZero() {
-		return reconcile.Result{}, r.delete(ctx, registry)
+		return r.delete(ctx, registry)
 	}
 	if err := r.ensureFinalizer(ctx, registry); err != nil {
 		return reconcile.Result{}, err
@@ -82,12 +96,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{}, err
 	}
 	s := r.newScope(registry)
+	s.reports, s.reported = r.Reports.State(request.NamespacedName)
 	for _, phase := range []func(context.Context, *scope) error{
-		r.reconcileAddress, r.reconcileStorage, r.reconcileCertificates, r.reconcileWorkload, r.reconcileReach, r.prune,
+		r.reconcileAddress, r.reconcileStorage, r.reconcileReplicas, r.reconcileRetention, r.reconcileCertificates, r.reconcileWorkload, r.reconcileReach, r.prune,
 	} {
 		s.note(phase(ctx, s))
 	}
 	s.note(s.storage.growth)
+	s.note(s.tooManyReplicas())
 	s.access, s.accessKnown = r.Ledger.State(request.NamespacedName)
 	err := errors.Join(append(s.failures, r.writeStatus(ctx, s))...)
 	if err != nil {
@@ -107,6 +123,8 @@ type scope struct {
 	stalled  *stalledError
 	waiting  *waitingError
 	failures []error
+	// singleWriter says that pods reported storage on which only one of them may write.
+	singleWriter bool
 	// pending says that the registry is suspended and that changes wait for its end.
 	pending bool
 
@@ -115,6 +133,9 @@ type scope struct {
 	workload    workloadOutcome
 	access      ledger.State
 	accessKnown bool
+	// reports is what pods said; reported says that they were asked since the operator started.
+	reports  reports.State
+	reported bool
 	// nextChange is when certificates or authorities are due.
 	nextChange time.Time
 }
@@ -127,7 +148,7 @@ func (r *Reconciler) newScope(registry *v1alpha1.HelmRegistry) *scope {
 	return &scope{
 		registry: registry, now: now(),
 		params: desired.Params{
-			Registry: registry, Image: r.RegistryImage, AllowPodImages: r.AllowPodImages, OperatorNamespace: r.OperatorNamespace,
+			Registry: registry, Image: r.RegistryImage, AllowPodImages: r.AllowPodImages, AllowEgressCIDRs: r.AllowEgressCIDRs, OperatorNamespace: r.OperatorNamespace,
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
@@ -47,9 +48,12 @@ func (r *Reconciler) announce(ctx context.Context, registry *v1alpha1.HelmRegist
 // writeStatus says what the scope found, and records an event when Ready changed.
 func (r *Reconciler) writeStatus(ctx context.Context, s *scope) error {
 	before := meta.FindStatusCondition(s.registry.Status.Conditions, v1alpha1.ConditionReady).DeepCopy()
+	used, retention := s.registry.Status.Usage, s.registry.Status.Retention
 	if err := r.patchStatus(ctx, s.registry, s.status()); err != nil {
 		return err
 	}
+	r.warnOfQuota(s.registry, used)
+	r.announceRetention(s.registry, retention)
 	after := meta.FindStatusCondition(s.registry.Status.Conditions, v1alpha1.ConditionReady)
 	if before != nil && before.Status == after.Status && before.Reason == after.Reason {
 		return nil
@@ -91,7 +95,10 @@ func (s *scope) status() *v1alpha1.HelmRegistryStatus {
 		ObservedGeneration: r.Generation,
 		URL:                r.URL(),
 		OCIURL:             r.OCIURL(),
+		Usage:              s.usage(),
+		GarbageCollection:  s.garbage(),
 		Instructions:       &instructions,
+		Retention:          s.retentionStatus(),
 	}
 	if d := s.workload.deployment; d != nil {
 		out.Replicas, out.ReadyReplicas = *d.Spec.Replicas, d.Status.ReadyReplicas
@@ -143,7 +150,39 @@ func refusal(err error) status.Finding {
 	return status.Unknown("ReconcileFailed", "something failed and is tried again; the operator's log says what")
 }
 
+// storageReady says whether the storage is there, and whether the pods that answer can use it.
 func (s *scope) storageReady() status.Finding {
+	finding := s.claimReady()
+	if s.registry.Spec.Storage.S3 != nil {
+		finding = s.bucketReady()
+	}
+	if !finding.True() {
+		return finding
+	}
+	if pod := s.reports.Problem(); pod != nil {
+		return status.IsNot("StorageFailing", fmt.Sprintf("pod %s cannot use %s: %s", pod.Name, storageKind(s.registry), pod.Storage.Problem))
+	}
+	if s.singleWriter {
+		return status.Is("SingleWriter", storageKind(s.registry)+" can be used, but cannot write conditionally: one pod runs, and it is ended before the next one starts")
+	}
+	return finding
+}
+
+// bucketReady says whether pods have opened the bucket. Those that could keep serving while a new operator asks them.
+func (s *scope) bucketReady() status.Finding {
+	before := meta.FindStatusCondition(s.registry.Status.Conditions, v1alpha1.ConditionStorageReady)
+	switch {
+	case s.storage.refused != nil:
+		return refusal(s.storage.refused)
+	case len(s.reports.Pods) > 0:
+		return status.Is("BucketUsable", storageKind(s.registry)+" can be read and written to")
+	case !s.reported && before != nil && before.Status == metav1.ConditionTrue:
+		return status.Is(before.Reason, before.Message)
+	}
+	return status.Unknown("Pending", "no pod has said yet whether it can use "+storageKind(s.registry))
+}
+
+func (s *scope) claimReady() status.Finding {
 	claim := s.storage.claim
 	switch {
 	case s.storage.refused != nil:

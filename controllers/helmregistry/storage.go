@@ -16,7 +16,7 @@ import (
 	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
 )
 
-// storageOutcome is the claim as it is after the phase; nil when there is none.
+// storageOutcome is the claim as it is after the phase; nil when there is none, as with a bucket.
 type storageOutcome struct {
 	claim *corev1.PersistentVolumeClaim
 	// refused says why the claim could not be made as asked for.
@@ -26,8 +26,13 @@ type storageOutcome struct {
 	growth error
 }
 
-// reconcileStorage makes, adopts and grows the claim, or looks at the one that the user made.
+// reconcileStorage makes, adopts and grows the claim, or looks at the one that the user made, or at what opens the bucket.
 func (r *Reconciler) reconcileStorage(ctx context.Context, s *scope) error {
+	if s.registry.Spec.Storage.S3 != nil {
+		s.params.Shared = true
+		s.storage.refused = r.readBucketSecrets(ctx, s)
+		return s.storage.refused
+	}
 	s.params.ClaimSize = desired.ClaimSize(s.registry)
 	s.params.Shared = desired.AccessMode(s.registry) == corev1.ReadWriteMany
 	if !desired.OwnsClaim(s.registry) {

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
@@ -66,17 +67,29 @@ func (r *Reconciler) reconcileWorkload(ctx context.Context, s *scope) error {
 	if live.UID != "" {
 		s.workload.deployment = live
 	}
+	if err == nil && s.params.Replicas > 1 {
+		err = r.reconcileChild(ctx, s, desired.DisruptionBudget(s.params), &policyv1.PodDisruptionBudget{})
+	}
 	return err
 }
 
 // readDeployment looks at the Deployment without touching it.
 func (r *Reconciler) readDeployment(ctx context.Context, s *scope) error {
-	live := &appsv1.Deployment{}
-	err := r.APIReader.Get(ctx, types.NamespacedName{Namespace: s.registry.Namespace, Name: s.registry.Name}, live)
-	if err == nil && ownership(s.registry, "Deployment", live) == nil {
+	live, err := r.liveDeployment(ctx, s)
+	if live != nil {
 		s.workload.deployment = live
 	}
-	return client.IgnoreNotFound(err)
+	return err
+}
+
+// liveDeployment returns the registry's Deployment; nil when there is none of its own.
+func (r *Reconciler) liveDeployment(ctx context.Context, s *scope) (*appsv1.Deployment, error) {
+	live := &appsv1.Deployment{}
+	err := r.APIReader.Get(ctx, types.NamespacedName{Namespace: s.registry.Namespace, Name: s.registry.Name}, live)
+	if err != nil || ownership(s.registry, "Deployment", live) != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return live, nil
 }
 
 // reconcileReach tries the Service when pods have just become ready. Nodes learn a moment later where a Service leads to,

@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -19,7 +21,9 @@ import (
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/apply"
+	"github.com/chartroom-dev/chartroom/controllers/internal/guests"
 	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
+	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
 )
 
@@ -32,8 +36,10 @@ type Reconciler struct {
 	// Owned caches the Secrets and ConfigMaps that bear the operator's label.
 	Owned cache.Cache
 	// Live reads past the cache, before something is done that cannot be undone.
-	Live     client.Reader
-	Ledger   ledger.Reader
+	Live   client.Reader
+	Ledger ledger.Reader
+	// Uses says which tokens pods have accepted.
+	Uses     *reports.UsesBoard
 	Recorder events.EventRecorder
 	// Random is where tokens come from.
 	Random io.Reader
@@ -45,11 +51,12 @@ type Reconciler struct {
 type scope struct {
 	in       tokens.Input
 	decision tokens.Decision
-	// state is the ledger's; known is false when the pods have not been asked yet.
-	state ledger.State
-	known bool
+	// places are the registries whose pods may admit the token.
+	places []place
 	// proved says that no pod admits the revoked token; gone that there is no registry left to ask.
 	proved, gone bool
+	// uses says, by registry, which tokens the pods have accepted.
+	uses []reports.Uses
 	// failure is what kept the Secret from being written; nil when nothing did.
 	failure error
 }
@@ -74,13 +81,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	if token.DeletionTimestamp.IsZero() && !controllerutil.ContainsFinalizer(token, v1alpha1.FinalizerToken) {
 		// Before anything is issued, so that nothing issued can escape its revocation. The change brings us back.
-		return r.setFinalizer(ctx, token, controllerutil.AddFinalizer)
+		return r.applier().SetFinalizer(ctx, token, v1alpha1.FinalizerToken, hold)
 	}
 	s, err := r.read(ctx, r.Client, r.Owned, token)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if s.decision.Action == tokens.Issue {
+	switch s.decision.Action {
+	case tokens.Issue, tokens.Stage, tokens.Switch:
 		// What the cache does not show yet, or never, must not be overwritten.
 		if s, err = r.readLive(ctx, token); err != nil {
 			return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -89,8 +97,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	before := token.DeepCopy()
 	if s.failure = r.act(ctx, s); s.failure == nil && s.ended() && !token.DeletionTimestamp.IsZero() {
-		return r.setFinalizer(ctx, token, controllerutil.RemoveFinalizer)
+		return r.applier().SetFinalizer(ctx, token, v1alpha1.FinalizerToken, controllerutil.RemoveFinalizer)
 	}
+	token.Status.Registries = s.registries()
 	setConditions(s)
 	r.tell(before, token)
 	if !equality.Semantic.DeepEqual(before.Status, token.Status) {
@@ -103,18 +112,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 
 // read gathers what the token's state depends on, and decides.
 func (r *Reconciler) read(ctx context.Context, reader, secrets client.Reader, token *v1alpha1.RegistryToken) (*scope, error) {
-	registry := &v1alpha1.HelmRegistry{}
-	if err := reader.Get(ctx, token.RegistryKey(), registry); apierrors.IsNotFound(err) {
-		registry = nil
-	} else if err != nil {
-		return nil, fmt.Errorf("reading the registry %s: %w", token.RegistryKey(), err)
-	}
-	in, err := tokens.Gather(ctx, reader, secrets, token, registry, r.Now())
+	registries, err := tokens.Registries(ctx, reader, token)
 	if err != nil {
 		return nil, err
 	}
-	s := &scope{in: in, decision: tokens.Decide(in)}
-	s.state, s.known = r.Ledger.State(token.RegistryKey())
+	in, err := tokens.Gather(ctx, reader, secrets, token, registries, r.Now())
+	if err != nil {
+		return nil, err
+	}
+	s := &scope{in: in}
+	if s.places, err = r.places(ctx, reader, in); err != nil {
+		return nil, err
+	}
+	for _, p := range s.places {
+		uses, _ := r.Uses.State(p.registry)
+		s.uses = append(s.uses, uses)
+	}
+	s.in.Enforced = s.enforces
+	s.decision = tokens.Decide(s.in)
 	return s, nil
 }
 
@@ -137,14 +152,19 @@ func (r *Reconciler) act(ctx context.Context, s *scope) error {
 		if err := r.issue(ctx, s); err != nil {
 			return err
 		}
-	case tokens.Adopt, tokens.Keep:
+	case tokens.Stage:
+		if err := r.stage(ctx, s); err != nil {
+			return err
+		}
+	case tokens.Adopt, tokens.Keep, tokens.Switch:
 		if err := r.publish(ctx, s); err != nil {
 			return err
 		}
 	case tokens.Wait, tokens.Stall, tokens.Expire:
 		return nil
 	}
-	record(token, s.decision.Credential)
+	record(token, s.decision.Credentials)
+	token.Status.LastUsed = s.lastUsed()
 	return nil
 }
 
@@ -161,55 +181,36 @@ func (r *Reconciler) revoke(ctx context.Context, s *scope) error {
 		s.proved = true // A revocation is final: no later snapshot can hold the token.
 		return nil
 	}
-	var err error
-	s.proved = s.known && s.state.Lacks(s.in.Token.UID)
-	if !s.proved {
-		s.gone, err = r.registryGone(ctx, s.in.Token)
+	waiting := slices.DeleteFunc(slices.Clone(s.places), s.refuses)
+	s.proved = len(s.places) > 0 && len(waiting) == 0
+	s.gone = !s.proved
+	for _, p := range waiting {
+		registry, err := guests.MustConfirm(ctx, r.Live, r.Client, s.in.Token.Namespace, p.registry)
+		if err != nil || registry != nil {
+			s.gone = false
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // ended reports whether nothing is left to wait for in a revocation.
 func (s *scope) ended() bool { return s.proved || s.gone }
 
-// registryGone reports whether there is no registry left that could admit the token, or none that could be waited for:
-// in a namespace that is being deleted, pods and registries go in no order.
-func (r *Reconciler) registryGone(ctx context.Context, token *v1alpha1.RegistryToken) (bool, error) {
-	key := token.RegistryKey()
-	err := r.Live.Get(ctx, key, &v1alpha1.HelmRegistry{})
-	if apierrors.IsNotFound(err) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("reading the registry %s: %w", key, err)
-	}
-	for _, name := range []string{token.Namespace, key.Namespace} {
-		namespace := tokens.Namespace()
-		if err := r.Get(ctx, client.ObjectKey{Name: name}, namespace); client.IgnoreNotFound(err) != nil {
-			return false, fmt.Errorf("reading the namespace %s: %w", name, err)
+// hold adds the finalizer, and to a token that was made elsewhere what a restore needs to know: its Secret cannot tell.
+func hold(token client.Object, finalizer string) bool {
+	if token.(*v1alpha1.RegistryToken).Unpublished() && token.GetAnnotations()[v1alpha1.AnnotationIssuedAt] == "" {
+		annotations := maps.Clone(token.GetAnnotations())
+		if annotations == nil {
+			annotations = map[string]string{}
 		}
-		if !namespace.DeletionTimestamp.IsZero() {
-			return true, nil
-		}
+		annotations[v1alpha1.AnnotationIssuedAt] = token.GetCreationTimestamp().UTC().Format(time.RFC3339)
+		token.SetAnnotations(annotations)
 	}
-	return false, nil
+	return controllerutil.AddFinalizer(token, finalizer)
 }
 
-// setFinalizer adds or removes the finalizer, in a pass of its own.
-func (r *Reconciler) setFinalizer(ctx context.Context, token *v1alpha1.RegistryToken, change func(client.Object, string) bool) (reconcile.Result, error) {
-	before := token.DeepCopy()
-	if !change(token, v1alpha1.FinalizerToken) {
-		return reconcile.Result{}, nil
-	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	err := r.Patch(ctx, token, patch, client.FieldOwner(FieldManager))
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
-	}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
-}
-
-// applier writes Secrets.
+// applier writes Secrets, and finalizers.
 func (r *Reconciler) applier() apply.Applier {
 	return apply.Applier{Client: r.Client, Owner: FieldManager}
 }

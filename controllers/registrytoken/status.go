@@ -16,15 +16,12 @@ import (
 
 // Reasons of conditions beside those of decisions and of the ledger.
 const (
-	reasonPending            = "Pending"
-	reasonWriteFailed        = "WriteFailed"
-	reasonConfirmed          = "Confirmed"
-	reasonReplicaUnreachable = "ReplicaUnreachable"
-	reasonRegistryGone       = "RegistryGone"
+	reasonPending      = "Pending"
+	reasonWriteFailed  = "WriteFailed"
+	reasonConfirmed    = "Confirmed"
+	reasonRegistryGone = "RegistryGone"
+	reasonExpiresSoon  = "ExpiresSoon"
 )
-
-// unreachableAfter is how long a revocation may wait for a pod before it is called unreachable.
-const unreachableAfter = 10 * time.Minute
 
 // setConditions computes every condition of a token.
 func setConditions(s *scope) {
@@ -51,14 +48,26 @@ func (s *scope) findings() (status.Summary, []status.Part) {
 	}
 	propagated := s.propagation()
 	parts := []status.Part{{Type: v1alpha1.ConditionPropagated, Finding: propagated}}
+	if at := tokens.Warning(s.in.Token, d.Credentials, s.in.Now); d.InForce && at != nil && !at.After(s.in.Now) {
+		message := fmt.Sprintf("the token expires at %s; write a later end into the spec, or create another RegistryToken in time", d.Credentials.Current.ExpiresAt.Format(time.RFC3339))
+		parts = append(parts, status.Part{Type: v1alpha1.ConditionExpiringSoon, Finding: status.Is(reasonExpiresSoon, message)})
+	}
 	switch {
 	case d.Action == tokens.Wait || d.Action == tokens.Stall || d.Action == tokens.Expire:
 		return status.Summary{Ready: status.IsNot(d.Reason, d.Message), Stalled: d.Action != tokens.Wait}, parts
-	case propagated.True():
+	case propagated.True() || len(s.places) > 0 && s.first(s.holds) == nil:
+		// Not only once the pods know when the replaced token ends: a rotation disturbs nobody.
 		message := fmt.Sprintf("the token is in the Secret %s and in force", s.in.Token.SecretName())
+		if s.in.Token.Unpublished() {
+			message = "the token is in force; who made it has its secret"
+		}
+		if d.Credentials.Next != nil {
+			message += "; the one that replaces it waits until every pod enforces it"
+		}
 		return status.Summary{Ready: status.Is(tokens.ReasonPublished, message)}, parts
 	}
-	return status.Summary{Ready: propagated, Stalled: s.known && s.state.Stalled}, parts
+	obstacle := s.first(s.holdsAll)
+	return status.Summary{Ready: propagated, Stalled: obstacle != nil && obstacle.known && obstacle.state.Stalled}, parts
 }
 
 // before returns what a condition said before; nil when it was not there.
@@ -75,15 +84,20 @@ func (s *scope) propagation() status.Finding {
 	if !s.decision.InForce {
 		return status.IsNot(s.decision.Reason, s.decision.Message)
 	}
-	entry := tokens.Entry(s.in.Token, s.decision.Credential)
 	before := meta.FindStatusCondition(s.in.Token.Status.Conditions, v1alpha1.ConditionPropagated)
+	obstacle := s.first(s.holdsAll)
 	switch {
-	case s.known && s.state.Holds(entry):
+	case len(s.places) == 0: // Of what is in force there is one at least.
+	case obstacle == nil && len(s.places) == 1:
 		return status.Is(reasonConfirmed, "every pod of the registry enforces the token")
-	case s.known && s.state.Reason != "":
-		return status.IsNot(s.state.Reason, s.state.Message)
-	case s.known:
-		return status.IsNot(ledger.ReasonWaitingForReplicas, "the access snapshot with the token is under way")
+	case obstacle == nil:
+		return status.Is(reasonConfirmed, fmt.Sprintf("every pod of all %d registries enforces the token", len(s.places)))
+	case obstacle.known && obstacle.state.Reason != "":
+		return status.IsNot(obstacle.state.Reason, s.at(obstacle, obstacle.state.Message))
+	case obstacle.known && obstacle.left:
+		return status.IsNot(ledger.ReasonWaitingForReplicas, s.at(obstacle, "the access snapshot without the token is under way"))
+	case obstacle.known:
+		return status.IsNot(ledger.ReasonWaitingForReplicas, s.at(obstacle, "the access snapshot with the token is under way"))
 	case before != nil && before.ObservedGeneration == s.in.Token.Generation && s.decision.Action == tokens.Keep:
 		// The operator has just started: what was proved before is not taken back before the pods were asked.
 		return *s.before(v1alpha1.ConditionPropagated)
@@ -103,11 +117,11 @@ func (s *scope) revocation() status.Finding {
 		return status.Is(reasonRegistryGone, "the registry or its namespace is gone or being deleted, and its pods with it")
 	}
 	message := "the access snapshot without the token is under way"
-	if s.known && s.state.Reason != "" {
-		message = s.state.Message
+	if p := s.first(s.refuses); p != nil && p.known && p.state.Reason != "" {
+		message = s.at(p, p.state.Message)
 	}
-	if s.waited() >= unreachableAfter {
-		return status.IsNot(reasonReplicaUnreachable, message)
+	if s.waited() >= ledger.UnreachableAfter {
+		return status.IsNot(ledger.ReasonReplicaUnreachable, message)
 	}
 	return status.IsNot(ledger.ReasonWaitingForReplicas, message)
 }
@@ -128,23 +142,27 @@ func (s *scope) waited() time.Duration {
 func (s *scope) pause() time.Duration {
 	switch d := s.decision; {
 	case d.Action == tokens.Revoke && !s.ended():
-		return max(unreachableAfter-s.waited(), time.Minute)
+		return max(ledger.UnreachableAfter-s.waited(), time.Minute)
 	case d.Action == tokens.Stall && d.Reason == tokens.ReasonNameTaken:
 		return time.Minute // What is not ours is not watched.
-	case d.InForce && d.Credential.ExpiresAt != nil:
-		return max(d.Credential.ExpiresAt.Sub(s.in.Now), 0) + time.Second
+	case d.InForce:
+		return until(tokens.NextChange(s.in.Token, d.Credentials, s.in.Now), s.in.Now)
 	}
 	return 0
 }
 
+// until returns how long to wait for an instant, and a second more; zero where there is none.
+func until(at *time.Time, now time.Time) time.Duration {
+	if at == nil {
+		return 0
+	}
+	return at.Sub(now) + time.Second
+}
+
 // tell makes events of the transitions that somebody may want to know of. Issuing tells of itself.
 func (r *Reconciler) tell(before, after *v1alpha1.RegistryToken) {
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionRevoked} {
-		was := meta.FindStatusCondition(before.Status.Conditions, kind)
-		is := meta.FindStatusCondition(after.Status.Conditions, kind)
-		if is == nil || was != nil && was.Status == is.Status && was.Reason == is.Reason {
-			continue
-		}
+	for _, is := range status.Changed(before.Status.Conditions, after.Status.Conditions,
+		v1alpha1.ConditionReady, v1alpha1.ConditionRevoked, v1alpha1.ConditionExpiringSoon) {
 		switch is.Reason {
 		case reasonPending, ledger.ReasonWaitingForReplicas, ledger.ReasonNoReplicas, tokens.ReasonRevoked:
 			continue

@@ -20,11 +20,13 @@ import (
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/controllers/internal/wake"
+	"github.com/chartroom-dev/chartroom/registryserver/access"
 )
 
 // SetupWithManager registers the controller. The manager's cache must have tokens.IndexRegistry.
 func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
-	generation := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	changed := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))
 	return ctrl.NewControllerManagedBy(manager).
 		Named("registrytoken").
 		For(&v1alpha1.RegistryToken{}, builder.WithPredicates(tokenChanged())).
@@ -32,9 +34,10 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 		WatchesRawSource(source.Kind(r.Owned, &corev1.ConfigMap{}, handler.TypedEnqueueRequestsFromMapFunc(r.tokensOfAuthority))).
 		Watches(&v1alpha1.HelmRegistry{}, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, o client.Object) []reconcile.Request {
 			return r.tokensOf(ctx, client.ObjectKeyFromObject(o))
-		}), generation).
-		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.tokensIn), builder.WithPredicates(namespaceChanged())).
+		}), changed).
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.tokensIn), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, wake.Deleted()))).
 		WatchesRawSource(r.Ledger.Source(r.tokensOf)).
+		WatchesRawSource(r.Uses.Source(r.tokensUsed)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 8,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](250*time.Millisecond, 5*time.Minute),
@@ -42,21 +45,12 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 		Complete(r)
 }
 
-// tokenChanged lets pass what is not this controller's own status, and the finalizer, whose addition goes before all else.
+// tokenChanged lets pass what is not this controller's own status, requests for a rotation, and the finalizer, whose
+// addition goes before all else.
 func tokenChanged() predicate.Predicate {
-	return predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{
+	return predicate.Or(predicate.GenerationChangedPredicate{}, wake.Held(), predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			return len(e.ObjectOld.GetFinalizers()) != len(e.ObjectNew.GetFinalizers()) ||
-				e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
-		},
-	})
-}
-
-// namespaceChanged lets pass what decisions depend on: labels, and that the namespace is being deleted.
-func namespaceChanged() predicate.Predicate {
-	return predicate.Or(predicate.LabelChangedPredicate{}, predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+			return e.ObjectOld.(*v1alpha1.RegistryToken).RotationRequest() != e.ObjectNew.(*v1alpha1.RegistryToken).RotationRequest()
 		},
 	})
 }
@@ -74,7 +68,40 @@ func tokenOfSecret(_ context.Context, o *corev1.Secret) []reconcile.Request {
 
 // tokensOf returns the tokens of a registry.
 func (r *Reconciler) tokensOf(ctx context.Context, registry types.NamespacedName) []reconcile.Request {
-	return r.list(ctx, client.MatchingFields{tokens.IndexRegistry: registry.String()})
+	return r.requests(ctx, registry, func(*v1alpha1.RegistryToken) bool { return true })
+}
+
+func (r *Reconciler) requests(ctx context.Context, registry types.NamespacedName, which func(*v1alpha1.RegistryToken) bool) []reconcile.Request {
+	all, err := tokens.ListOf(ctx, r.Client, registry)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "the tokens that a change concerns could not be listed")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range all {
+		if which(&all[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all[i])})
+		}
+	}
+	return requests
+}
+
+// tokensUsed returns the tokens of a registry whose status does not tell of their last use yet. Of one that is being
+// replaced, which two are known by, it does not tell the first.
+func (r *Reconciler) tokensUsed(ctx context.Context, registry types.NamespacedName) []reconcile.Request {
+	uses, _ := r.Uses.State(registry)
+	last := map[string]time.Time{}
+	for _, pod := range uses {
+		for sha256, at := range pod.At {
+			if id, err := access.IDOf(sha256); err == nil && at.After(last[id]) {
+				last[id] = at
+			}
+		}
+	}
+	return r.requests(ctx, registry, func(t *v1alpha1.RegistryToken) bool {
+		at, used := last[t.Status.TokenID]
+		return t.Status.PreviousExpiresAt != nil || used && (t.Status.LastUsed == nil || at.After(t.Status.LastUsed.Time))
+	})
 }
 
 func (r *Reconciler) tokensOfAuthority(ctx context.Context, o *corev1.ConfigMap) []reconcile.Request {
@@ -86,18 +113,5 @@ func (r *Reconciler) tokensOfAuthority(ctx context.Context, o *corev1.ConfigMap)
 }
 
 func (r *Reconciler) tokensIn(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.list(ctx, client.InNamespace(o.GetName()))
-}
-
-func (r *Reconciler) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
-	list := &v1alpha1.RegistryTokenList{}
-	if err := r.List(ctx, list, options...); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "the tokens that a change concerns could not be listed")
-		return nil
-	}
-	requests := make([]reconcile.Request, 0, len(list.Items))
-	for i := range list.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-	}
-	return requests
+	return wake.Listed[*v1alpha1.RegistryToken](ctx, r.Client, &v1alpha1.RegistryTokenList{}, nil, client.InNamespace(o.GetName()))
 }

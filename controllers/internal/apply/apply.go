@@ -1,4 +1,5 @@
-// Package apply brings objects to what they should be by server-side apply, and makes no call where they already are.
+// Package apply brings objects to what they should be by server-side apply, and makes no call where they already are. Of
+// finalizers, which others have in the same list, it takes care by patches.
 package apply
 
 import (

@@ -3,6 +3,7 @@ package desired
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 )
+
+// ArgumentPurge is the argument of a pod that only deletes.
+const ArgumentPurge = "--purge"
 
 // Container is the name of the registry's container in its pods.
 const Container = "registry"
@@ -33,6 +37,9 @@ const (
 	// drain is how long running pushes may take when a pod stops; grace leaves time to close after it.
 	drain = 30 * time.Second
 	grace = 45 * time.Second
+	// drainDelay is how long a pod that stops while others serve goes on taking connections: every node must learn
+	// first that the Service does not lead there any more.
+	drainDelay = 5 * time.Second
 )
 
 // Deployment runs the registry. A pod template that is refused is a [*PodTemplateError].
@@ -43,18 +50,22 @@ func Deployment(p Params) (*appsv1.Deployment, error) {
 	}
 	limitGoMemory(&template.Spec)
 	strategy := appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
-	if p.Shared {
+	if p.Shared && !p.SingleWriter && !p.Purging {
 		none, one := intstr.FromInt32(0), intstr.FromInt32(1)
 		strategy = appsv1.DeploymentStrategy{
 			Type:          appsv1.RollingUpdateDeploymentStrategyType,
 			RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: &none, MaxSurge: &one},
 		}
 	}
+	metadata := meta(p.Registry, p.Registry.Name)
+	if p.Purging {
+		metadata.OwnerReferences = nil
+	}
 	return &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
-		ObjectMeta: meta(p.Registry, p.Registry.Name),
+		ObjectMeta: metadata,
 		Spec: appsv1.DeploymentSpec{
-			Replicas:             ptr(int32(1)),
+			Replicas:             ptr(p.Replicas),
 			RevisionHistoryLimit: ptr(int32(2)),
 			Selector:             &metav1.LabelSelector{MatchLabels: selector(p.Registry)},
 			Strategy:             strategy,
@@ -66,7 +77,9 @@ func Deployment(p Params) (*appsv1.Deployment, error) {
 // podTemplate is the operator's own pod template, before the user's is merged over it.
 func podTemplate(p Params) corev1.PodTemplateSpec {
 	labels := Labels(p.Registry)
-	labels[v1alpha1.LabelServing] = "true"
+	if !p.Purging {
+		labels[v1alpha1.LabelServing] = "true"
+	}
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: labels},
 		Spec: corev1.PodSpec{
@@ -79,40 +92,79 @@ func podTemplate(p Params) corev1.PodTemplateSpec {
 				FSGroupChangePolicy: ptr(corev1.FSGroupChangeOnRootMismatch),
 				SeccompProfile:      &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			},
-			Containers: []corev1.Container{container(p)},
-			Volumes:    volumes(p),
+			Containers:                []corev1.Container{container(p)},
+			Volumes:                   volumes(p),
+			TopologySpreadConstraints: spread(p),
 		},
 	}
 }
 
+// spread asks, without insisting, for pods on different nodes and in different zones. It does not depend on the number of
+// pods, so that scaling rolls nothing.
+func spread(p Params) []corev1.TopologySpreadConstraint {
+	if !p.Shared || p.Purging {
+		return nil
+	}
+	var out []corev1.TopologySpreadConstraint
+	for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelHostname} {
+		out = append(out, corev1.TopologySpreadConstraint{
+			TopologyKey: key, MaxSkew: 1, WhenUnsatisfiable: corev1.ScheduleAnyway,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: selector(p.Registry)},
+			// Pods that a rollout is about to end do not count.
+			MatchLabelKeys: []string{appsv1.DefaultDeploymentUniqueLabelKey},
+		})
+	}
+	return out
+}
+
 func container(p Params) corev1.Container {
 	r := p.Registry
-	args := []string{
-		"serve",
-		"--listen=:" + strconv.Itoa(PortRegistry),
-		"--organization=" + r.Organization(),
-		"--registry=" + r.Slug(),
-		"--dir=" + folderData + "/registry",
-		"--access=" + folderAccess + "/access.json",
-		"--access-state=" + folderAccessState,
-		"--keys=" + folderKeys + "/" + EntryKeys,
-		"--external-url=" + r.BaseURL(),
-		"--admin-listen=:" + strconv.Itoa(PortAdmin),
-		"--admin-cert=" + folderAdmin + "/" + EntryCertificate,
-		"--admin-key=" + folderAdmin + "/" + EntryKey,
-		"--admin-client-ca=" + folderAdmin + "/" + EntryAuthorities,
-		"--metrics-listen=:" + strconv.Itoa(PortMetrics),
-		"--drain-timeout=" + drain.String(),
-		"--log-format=json",
+	// serving is what a pod that only deletes does not need.
+	serving := func(arguments ...string) []string {
+		if p.Purging {
+			return nil
+		}
+		return arguments
 	}
-	mounts := []corev1.VolumeMount{
-		{Name: "data", MountPath: folderData},
-		{Name: "access", MountPath: folderAccess, ReadOnly: true},
-		{Name: "access-state", MountPath: folderAccessState},
-		{Name: "keys", MountPath: folderKeys, ReadOnly: true},
-		{Name: "admin", MountPath: folderAdmin, ReadOnly: true},
+	args := slices.Concat(
+		[]string{"serve", "--listen=:" + strconv.Itoa(PortRegistry), "--organization=" + r.Organization(), "--registry=" + r.Slug()},
+		storageArguments(r),
+		serving(contentArguments(r)...),
+		serving(quotaArguments(r.Spec.Quota)...),
+		serving(garbageArguments(r.Spec.GarbageCollection)...),
+		serving(clientArguments(r.Spec)...),
+		serving(egressArguments(p)...),
+		serving("--access="+folderAccess+"/access.json"),
+		[]string{"--access-state=" + folderAccessState},
+		serving("--keys="+folderKeys+"/"+EntryKeys, "--external-url="+r.BaseURL()),
+		[]string{
+			"--admin-listen=:" + strconv.Itoa(PortAdmin),
+			"--admin-cert=" + folderAdmin + "/" + EntryCertificate,
+			"--admin-key=" + folderAdmin + "/" + EntryKey,
+			"--admin-client-ca=" + folderAdmin + "/" + EntryAuthorities,
+			"--metrics-listen=:" + strconv.Itoa(PortMetrics),
+		},
+		serving("--drain-timeout="+drain.String()),
+		[]string{"--log-format=json"},
+	)
+	mounts := append(storageMounts(r),
+		corev1.VolumeMount{Name: "access-state", MountPath: folderAccessState},
+		corev1.VolumeMount{Name: "admin", MountPath: folderAdmin, ReadOnly: true},
+	)
+	if p.Purging {
+		args = append(args, ArgumentPurge)
+	} else {
+		mounts = append(storageMounts(r),
+			corev1.VolumeMount{Name: "access", MountPath: folderAccess, ReadOnly: true},
+			corev1.VolumeMount{Name: "access-state", MountPath: folderAccessState},
+			corev1.VolumeMount{Name: "keys", MountPath: folderKeys, ReadOnly: true},
+			corev1.VolumeMount{Name: "admin", MountPath: folderAdmin, ReadOnly: true},
+		)
 	}
-	if r.TLSMode() != v1alpha1.TLSNone {
+	if p.Shared && !p.Purging {
+		args = append(args, "--drain-delay="+drainDelay.String())
+	}
+	if r.TLSMode() != v1alpha1.TLSNone && !p.Purging {
 		args = append(args, "--tls-cert="+folderTLS+"/"+EntryCertificate, "--tls-key="+folderTLS+"/"+EntryKey)
 		mounts = append(mounts, corev1.VolumeMount{Name: "tls", MountPath: folderTLS, ReadOnly: true})
 	}
@@ -143,6 +195,13 @@ func container(p Params) corev1.Container {
 	}
 }
 
+func egressArguments(p Params) []string {
+	if len(p.AllowEgressCIDRs) == 0 {
+		return nil
+	}
+	return []string{"--allow-egress-cidrs=" + strings.Join(p.AllowEgressCIDRs, ",")}
+}
+
 func probe(path string, period, failures int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(PortMetrics)}},
@@ -154,26 +213,31 @@ func probe(path string, period, failures int32) *corev1.Probe {
 
 func volumes(p Params) []corev1.Volume {
 	r := p.Registry
-	fromSecret := func(volume, name string, entries ...string) corev1.Volume {
-		source := &corev1.SecretVolumeSource{SecretName: name, DefaultMode: ptr(int32(0o440))}
-		for _, e := range entries {
-			source.Items = append(source.Items, corev1.KeyToPath{Key: e, Path: e})
-		}
-		return corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{Secret: source}}
+	state := corev1.Volume{Name: "access-state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr(resource.MustParse("16Mi"))}}}
+	if p.Purging {
+		return append(storageVolumes(r), state, secretVolume("admin", AdminName(r)))
 	}
-	out := []corev1.Volume{
-		{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: ClaimName(r)}}},
-		fromSecret("access", AccessName(r)),
-		{Name: "access-state", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr(resource.MustParse("16Mi"))}}},
-		fromSecret("keys", KeysName(r)),
-		fromSecret("admin", AdminName(r)),
-	}
+	out := append(storageVolumes(r), secretVolume("access", AccessName(r)), state, secretVolume("keys", KeysName(r)), secretVolume("admin", AdminName(r)))
 	switch r.TLSMode() {
 	case v1alpha1.TLSSelfSigned:
-		out = append(out, fromSecret("tls", CertificateName(r)))
+		out = append(out, secretVolume("tls", CertificateName(r)))
 	case v1alpha1.TLSSecret:
 		// Only what serving needs is put into the pod of what the user's Secret holds.
-		out = append(out, fromSecret("tls", r.Spec.TLS.SecretRef.Name, EntryCertificate, EntryKey))
+		out = append(out, secretVolume("tls", r.Spec.TLS.SecretRef.Name, EntryCertificate, EntryKey))
+	}
+	return out
+}
+
+// secretVolume holds the entries of a Secret, or all where none is named.
+func secretVolume(volume, name string, entries ...string) corev1.Volume {
+	source := &corev1.SecretVolumeSource{SecretName: name, DefaultMode: ptr(int32(0o440)), Items: items(entries)}
+	return corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{Secret: source}}
+}
+
+func items(entries []string) []corev1.KeyToPath {
+	var out []corev1.KeyToPath
+	for _, e := range entries {
+		out = append(out, corev1.KeyToPath{Key: e, Path: e})
 	}
 	return out
 }

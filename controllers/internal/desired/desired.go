@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -47,12 +48,21 @@ type Params struct {
 	Image string
 	// AllowPodImages lets the pod template name images.
 	AllowPodImages bool
+	// AllowEgressCIDRs are networks in which the registry may ask issuers of OIDC tokens although they are not public.
+	AllowEgressCIDRs []string
 	// OperatorNamespace is where the operator's pods are.
 	OperatorNamespace string
 	// ClaimSize is what the claim asks for.
 	ClaimSize resource.Quantity
-	// Shared says that several pods may use the volume at once.
+	// Shared says that the storage is of a kind that several pods can use at once.
 	Shared bool
+	// SingleWriter says that two of them must not write at once all the same, or that it is not known yet.
+	SingleWriter bool
+	// Purging says that the registry is being deleted with its charts: its pod only deletes, and what it needs has no owner,
+	// so that it does not go before the registry does.
+	Purging bool
+	// Replicas is the number of pods, at least 1.
+	Replicas int32
 	// UploadKeys is the file of the keys that sign upload addresses.
 	UploadKeys []byte
 	// Serving is the certificate that clients see, with its key, when the operator signs it.
@@ -93,6 +103,9 @@ func ClaimName(r *v1alpha1.HelmRegistry) string {
 
 // OwnsClaim says whether the operator makes the claim.
 func OwnsClaim(r *v1alpha1.HelmRegistry) bool {
+	if r.Spec.Storage.S3 != nil {
+		return false
+	}
 	return r.Spec.Storage.Filesystem == nil || r.Spec.Storage.Filesystem.ExistingClaim == ""
 }
 
@@ -171,7 +184,11 @@ func Build(p Params) ([]client.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(out, deployment, Service(p), NetworkPolicy(p)), nil
+	out = append(out, deployment, Service(p), NetworkPolicy(p))
+	if p.Replicas > 1 {
+		out = append(out, DisruptionBudget(p))
+	}
+	return out, nil
 }
 
 // Labels are on every object of a registry.
@@ -227,9 +244,13 @@ func Certificate(p Params) *corev1.Secret {
 
 // Admin is the Secret of the admin port: its certificate, and the authorities of those whom it lets in.
 func Admin(p Params) *corev1.Secret {
-	return secret(p.Registry, AdminName(p.Registry), corev1.SecretTypeTLS, map[string][]byte{
+	out := secret(p.Registry, AdminName(p.Registry), corev1.SecretTypeTLS, map[string][]byte{
 		EntryCertificate: p.Admin.Certificate, EntryKey: p.Admin.Key, EntryAuthorities: p.AdminAuthorities,
 	})
+	if p.Purging {
+		out.OwnerReferences = nil
+	}
+	return out
 }
 
 func secret(r *v1alpha1.HelmRegistry, name string, kind corev1.SecretType, data map[string][]byte) *corev1.Secret {
@@ -269,9 +290,24 @@ func Service(p Params) *corev1.Service {
 	}
 }
 
+// DisruptionBudget lets those who drain nodes take one pod at a time. A pod that is not ready serves nobody and holds
+// nobody up.
+func DisruptionBudget(p Params) *policyv1.PodDisruptionBudget {
+	one, always := intstr.FromInt32(1), policyv1.AlwaysAllow
+	return &policyv1.PodDisruptionBudget{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"},
+		ObjectMeta: meta(p.Registry, p.Registry.Name),
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MaxUnavailable:             &one,
+			UnhealthyPodEvictionPolicy: &always,
+			Selector:                   &metav1.LabelSelector{MatchLabels: selector(p.Registry)},
+		},
+	}
+}
+
 // NetworkPolicy leaves the public port open, and admits to the admin port only the operator's pods and to the metrics
 // port only namespaces that are labelled for it. The kubelet's probes come from the pod's own node, whose traffic
-// Kubernetes always lets through. Whether a policy is enforced is up to the cluster's network plugin.
+// Kubernetes always lets through. What pods connect to, an S3 server for one, is not restricted. Whether a policy is enforced is up to the cluster's network plugin.
 func NetworkPolicy(p Params) *networkingv1.NetworkPolicy {
 	tcp := corev1.ProtocolTCP
 	port := func(number int32) []networkingv1.NetworkPolicyPort {

@@ -26,19 +26,26 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // input is what a golden test is about.
 type input struct {
-	Registry       v1alpha1.HelmRegistry `json:"registry"`
-	Shared         bool                  `json:"shared,omitempty"`
-	AllowPodImages bool                  `json:"allowPodImages,omitempty"`
+	Registry         v1alpha1.HelmRegistry `json:"registry"`
+	Shared           bool                  `json:"shared,omitempty"`
+	SingleWriter     bool                  `json:"singleWriter,omitempty"`
+	Purging          bool                  `json:"purging,omitempty"`
+	AllowPodImages   bool                  `json:"allowPodImages,omitempty"`
+	AllowEgressCIDRs []string              `json:"allowEgressCIDRs,omitempty"`
 	// Authorities says that there is something for clients to trust.
 	Authorities bool `json:"authorities,omitempty"`
 }
 
 func params(in input) desired.Params {
 	p := desired.Params{
-		Registry: &in.Registry, Image: "localhost/chartroom:v0.1.0", AllowPodImages: in.AllowPodImages,
+		Registry: &in.Registry, Image: "localhost/chartroom:v0.1.0", AllowPodImages: in.AllowPodImages, AllowEgressCIDRs: in.AllowEgressCIDRs,
 		OperatorNamespace: "chartroom-system", ClaimSize: desired.ClaimSize(&in.Registry), Shared: in.Shared,
+		SingleWriter: in.SingleWriter, Purging: in.Purging, Replicas: in.Registry.Replicas(),
 		UploadKeys: []byte("keys"), Serving: desired.KeyPair{Certificate: []byte("serving certificate"), Key: []byte("serving key")},
 		Admin: desired.KeyPair{Certificate: []byte("admin certificate"), Key: []byte("admin key")}, AdminAuthorities: []byte("admin authorities"),
+	}
+	if in.Purging {
+		p.Replicas = 1
 	}
 	if in.Authorities {
 		p.ServingAuthorities = []byte("serving authorities")
@@ -119,7 +126,10 @@ func TestWhatRollsPods(t *testing.T) {
 		"size": {func(s *v1alpha1.HelmRegistrySpec) {
 			s.Storage.Filesystem = &v1alpha1.FilesystemStorage{AccessMode: corev1.ReadWriteOnce}
 		}, false},
-		"host":        {func(s *v1alpha1.HelmRegistrySpec) { s.Exposure.Host = "charts.example.com" }, true},
+		"host": {func(s *v1alpha1.HelmRegistrySpec) { s.Exposure.Host = "charts.example.com" }, true},
+		"retention": {func(s *v1alpha1.HelmRegistrySpec) {
+			s.Retention = &v1alpha1.Retention{Rules: []v1alpha1.RetentionRule{{KeepNewest: 1}}}
+		}, true},
 		"tls":         {func(s *v1alpha1.HelmRegistrySpec) { s.TLS.Mode = v1alpha1.TLSNone }, true},
 		"podTemplate": {func(s *v1alpha1.HelmRegistrySpec) { s.PodTemplate = raw(`{"metadata":{"annotations":{"a":"b"}}}`) }, true},
 	}

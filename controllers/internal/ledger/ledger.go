@@ -5,16 +5,14 @@ package ledger
 
 import (
 	"context"
-	"reflect"
 	"slices"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/chartroom-dev/chartroom/controllers/internal/board"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -34,13 +32,22 @@ const (
 	ReasonTooManyTokens = "TooManyTokens"
 )
 
+// ReasonReplicaUnreachable is that of a revocation which has waited for a pod since UnreachableAfter, and of a pod that is
+// taken out of service for it.
+const ReasonReplicaUnreachable = "ReplicaUnreachable"
+
+// UnreachableAfter is how long a revocation may wait for a pod before it is called unreachable.
+const UnreachableAfter = 10 * time.Minute
+
 // Snapshot is an access snapshot together with what it was made from.
 type Snapshot struct {
 	// Access is the snapshot as it was written.
 	Access wire.Access
-	// Refused are the RegistryTokens that were seen revoked or being deleted when the snapshot was made, and are
-	// therefore not in it.
+	// Refused are the RegistryTokens that were seen revoked or being deleted, and the OIDCPolicies that were seen being
+	// deleted, when the snapshot was made, and are therefore not in it.
 	Refused map[types.UID]bool
+	// LeftOut are the OIDCPolicies for which there was no room, with the reason.
+	LeftOut map[types.UID]string
 }
 
 // holds reports whether the snapshot has exactly this entry.
@@ -49,6 +56,21 @@ func (s *Snapshot) holds(t wire.Token) bool {
 		return entry.ID == t.ID && entry.SHA256 == t.SHA256 && entry.Name == t.Name &&
 			sameSet(entry.Scopes, t.Scopes) && sameSet(entry.Charts, t.Charts) && sameInstant(entry.ExpiresAt, t.ExpiresAt)
 	})
+}
+
+// frees reports whether the snapshot has no entry of that name.
+func (s *Snapshot) frees(name string) bool {
+	return s != nil && !slices.ContainsFunc(s.Access.Tokens, func(entry wire.Token) bool { return entry.Name == name })
+}
+
+// holdsPolicy reports whether the snapshot has exactly this policy.
+func (s *Snapshot) holdsPolicy(p wire.Policy) bool {
+	return s != nil && slices.ContainsFunc(s.Access.Policies, p.Equal)
+}
+
+// names reports whether the snapshot has a policy of this name, whatever it says.
+func (s *Snapshot) names(policy string) bool {
+	return s != nil && slices.ContainsFunc(s.Access.Policies, func(p wire.Policy) bool { return p.Name == policy })
 }
 
 func sameSet[T ~string](a, b []T) bool {
@@ -80,13 +102,39 @@ type State struct {
 
 // Holds reports whether every live pod, and at least one, enforces an entry exactly as it is in t.
 func (s State) Holds(t wire.Token) bool {
-	return s.Total > 0 && s.InForce.holds(t) && s.Newest.holds(t)
+	return s.Total > 0 && s.Enforces(t)
 }
 
-// Lacks reports whether it is proved that no pod admits the RegistryToken with this UID, whatever token it ever had:
-// every live pod enforces a snapshot that was made after the RegistryToken was seen revoked or being deleted, which is
-// final.
+// Enforces reports whether every live pod enforces an entry exactly as it is in t, of which there may be none: those that
+// start later start with it.
+func (s State) Enforces(t wire.Token) bool { return s.InForce.holds(t) && s.Newest.holds(t) }
+
+// Lacks reports whether it is proved that no pod admits the RegistryToken or OIDCPolicy with this UID, whatever token it
+// ever had: every live pod enforces a snapshot that was made after it was seen revoked or being deleted, which is final.
 func (s State) Lacks(token types.UID) bool { return s.InForce != nil && s.InForce.Refused[token] }
+
+// Frees reports whether no pod admits a token of that name, namespace/name of the RegistryToken, by any snapshot that was
+// made so far.
+func (s State) Frees(name string) bool { return s.InForce.frees(name) && s.Newest.frees(name) }
+
+// Enforcing returns how many live pods enforce a policy exactly as it is in p.
+func (s State) Enforcing(p wire.Policy) int32 {
+	switch {
+	case !s.Newest.holdsPolicy(p):
+		return 0
+	case s.InForce.holdsPolicy(p):
+		return s.Total
+	}
+	return s.Confirmed
+}
+
+// Accepts reports whether the newest snapshot has a policy exactly as it is in p.
+func (s State) Accepts(p wire.Policy) bool { return s.Newest.holdsPolicy(p) }
+
+// FreesPolicy reports whether it is proved that no pod enforces a policy of this name, as long as none is added.
+func (s State) FreesPolicy(policy string) bool {
+	return s.InForce != nil && s.InForce == s.Newest && !s.Newest.names(policy)
+}
 
 // Reader is the ledger for those who only read it.
 type Reader interface {
@@ -97,112 +145,15 @@ type Reader interface {
 	Source(requests func(ctx context.Context, registry types.NamespacedName) []reconcile.Request) source.Source
 }
 
-// Ledger is the record. All methods may be called from many goroutines, and none waits for a reader.
-type Ledger struct {
-	mu        sync.Mutex
-	states    map[types.NamespacedName]State
-	listeners []*listener
-}
-
-// listener holds the registries whose change one controller has not taken yet: at most one entry for each, however
-// slow the controller is.
-type listener struct {
-	mu      sync.Mutex
-	pending map[types.NamespacedName]struct{}
-	wake    chan struct{}
-}
+// Ledger is the record: a board of States.
+type Ledger struct{ *board.Board[State] }
 
 // New returns an empty ledger.
-func New() *Ledger { return &Ledger{states: map[types.NamespacedName]State{}} }
-
-// Set records the state of a registry, and wakes the readers when it is another than before.
-func (l *Ledger) Set(registry types.NamespacedName, s State) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if old, ok := l.states[registry]; ok && reflect.DeepEqual(old, s) {
-		return
-	}
-	l.states[registry] = s
-	l.notify(registry)
-}
-
-// Forget removes a registry that is gone, and wakes the readers.
-func (l *Ledger) Forget(registry types.NamespacedName) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.states, registry)
-	l.notify(registry)
-}
-
-func (l *Ledger) notify(registry types.NamespacedName) {
-	for _, to := range l.listeners {
-		to.add(registry)
-	}
-}
-
-// State implements Reader.
-func (l *Ledger) State(registry types.NamespacedName) (State, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s, ok := l.states[registry]
-	return s, ok
-}
+func New() *Ledger { return &Ledger{board.New[State]()} }
 
 // Unconfirmed returns the number of live pods, of all registries, that do not enforce the newest snapshot.
 func (l *Ledger) Unconfirmed() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	n := 0
-	for _, s := range l.states {
-		n += int(s.Total - s.Confirmed)
-	}
+	l.Each(func(s State) { n += int(s.Total - s.Confirmed) })
 	return n
-}
-
-// Source implements Reader.
-func (l *Ledger) Source(requests func(context.Context, types.NamespacedName) []reconcile.Request) source.Source {
-	if requests == nil {
-		requests = func(_ context.Context, registry types.NamespacedName) []reconcile.Request {
-			return []reconcile.Request{{NamespacedName: registry}}
-		}
-	}
-	to := &listener{pending: map[types.NamespacedName]struct{}{}, wake: make(chan struct{}, 1)}
-	l.mu.Lock()
-	l.listeners = append(l.listeners, to)
-	l.mu.Unlock()
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		go to.run(ctx, func(registry types.NamespacedName) {
-			for _, request := range requests(ctx, registry) {
-				queue.Add(request)
-			}
-		})
-		return nil
-	})
-}
-
-func (to *listener) add(registry types.NamespacedName) {
-	to.mu.Lock()
-	to.pending[registry] = struct{}{}
-	to.mu.Unlock()
-	select {
-	case to.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (to *listener) run(ctx context.Context, each func(types.NamespacedName)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-to.wake:
-		}
-		to.mu.Lock()
-		taken := to.pending
-		to.pending = map[types.NamespacedName]struct{}{}
-		to.mu.Unlock()
-		for registry := range taken {
-			each(registry)
-		}
-	}
 }

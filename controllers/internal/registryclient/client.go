@@ -27,8 +27,10 @@ const AdminPort = "5443"
 const (
 	// timeout bounds one request, connection and handshake included.
 	timeout = time.Second
-	// maxAnswerBytes bounds an answer's body. About and AccessState have a few hundred bytes.
-	maxAnswerBytes = 64 << 10
+	// maxAnswerBytes bounds an answer's body. About and AccessState have a few hundred bytes; Uses of as many tokens as a
+	// registry can have, used all of them, has less than this, and so has About with every issuer that a snapshot may name,
+	// each of them in trouble.
+	maxAnswerBytes = 256 << 10
 	// idleTimeout is how long a connection is kept for the next request.
 	idleTimeout = 90 * time.Second
 	// trustFor is how long certificates are used without asking whether they were renewed, which is done long before they
@@ -85,6 +87,16 @@ func (c *Client) About(ctx context.Context, registry types.NamespacedName, ip st
 	return about, err
 }
 
+// Uses asks the pod with an IP address which tokens it has accepted.
+func (c *Client) Uses(ctx context.Context, registry types.NamespacedName, ip string) (wire.Uses, error) {
+	var uses wire.Uses
+	status, err := c.do(ctx, registry, ip, http.MethodGet, wire.PathUses, nil, &uses)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("asking the pod at %s which tokens it has accepted: it answered %d", ip, status)
+	}
+	return uses, err
+}
+
 // PushAccess sends a snapshot, as [wire.Access.Encode] wrote it, to the pod with an IP address. It returns what the pod
 // enforces afterwards; with ErrNewer and ErrRefused, too. Any other error means that the pod did not answer.
 func (c *Client) PushAccess(ctx context.Context, registry types.NamespacedName, ip string, document []byte) (wire.AccessState, error) {
@@ -101,6 +113,21 @@ func (c *Client) PushAccess(ctx context.Context, registry types.NamespacedName, 
 		return state, ErrRefused
 	}
 	return state, fmt.Errorf("sending the access snapshot to the pod at %s: it answered %d", ip, status)
+}
+
+// Purge asks the pod with an IP address how far the deletion of everything is; with begin, it begins it or goes on with
+// it.
+func (c *Client) Purge(ctx context.Context, registry types.NamespacedName, ip string, begin bool) (wire.PurgeState, error) {
+	var state wire.PurgeState
+	method := http.MethodGet
+	if begin {
+		method = http.MethodPost
+	}
+	status, err := c.do(ctx, registry, ip, method, wire.PathPurge, nil, &state)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("asking the pod at %s for the deletion of everything: it answered %d", ip, status)
+	}
+	return state, err
 }
 
 // Forget closes the idle connections to the pods of a registry that is gone.

@@ -2,6 +2,7 @@ package registryclient
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -232,5 +233,42 @@ func TestRenewedCertificatesAreTakenUp(t *testing.T) {
 	c.Forget(charts)
 	if len(c.transports) != 0 {
 		t.Error("the connections of a registry that is gone are kept")
+	}
+}
+
+// Of as many tokens as there can be, the answer still fits.
+func TestUses(t *testing.T) {
+	a := authority(t)
+	p := startPod(t, a, charts, nil)
+	c := clientOf(p, operatorTLS(t, a, a))
+	document := wire.Access{Revision: 1, Registry: "team-a/charts"}
+	var tokens []access.Token
+	for range access.MaxTokens {
+		token, err := access.Mint(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tokens = append(tokens, token)
+		document.Tokens = append(document.Tokens, wire.Token{ID: token.ID(), SHA256: token.SHA256(), Scopes: wire.Scopes(), Charts: []string{"*"}})
+	}
+	if _, err := c.PushAccess(t.Context(), charts, "10.0.0.1", document.Encode()); err != nil {
+		t.Fatal(err)
+	}
+	uses, err := c.Uses(t.Context(), charts, "10.0.0.1")
+	if err != nil || uses.Count != 0 || len(uses.Tokens) != 0 {
+		t.Errorf("before any use: %+v, %v", uses, err)
+	}
+	for _, token := range tokens {
+		if _, err := p.enforcer.Authenticate(t.Context(), access.Credentials{Secret: token.Reveal(), Present: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uses, err = c.Uses(t.Context(), charts, "10.0.0.1")
+	if err != nil || uses.Count < access.MaxTokens || len(uses.Tokens) != access.MaxTokens {
+		t.Errorf("after the use of all: %d tokens, count %d, %v", len(uses.Tokens), uses.Count, err)
+	}
+	about, err := c.About(t.Context(), charts, "10.0.0.1")
+	if err != nil || about.Uses != uses.Count {
+		t.Errorf("the pod says of itself %d, %v, want %d", about.Uses, err, uses.Count)
 	}
 }

@@ -71,7 +71,7 @@ func Conditions(old []metav1.Condition, generation int64, summary Summary, parts
 	var out []metav1.Condition
 	for _, part := range append(all, parts...) {
 		condition := metav1.Condition{
-			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: Sentence(shorten(part.Message, maxMessage)), ObservedGeneration: generation,
+			Type: part.Type, Status: part.Status, Reason: part.Reason, Message: Sentence(Shorten(part.Message, maxMessage)), ObservedGeneration: generation,
 		}
 		one := []metav1.Condition{}
 		if before := meta.FindStatusCondition(old, part.Type); before != nil {
@@ -90,7 +90,7 @@ func Sentence(message string) string {
 	if size == 0 {
 		return message
 	}
-	if word, _, _ := strings.Cut(message, " "); !strings.ContainsAny(strings.TrimRight(word, ".,:;!?"), "._-/") {
+	if word, _, _ := strings.Cut(message, " "); !strings.ContainsAny(strings.TrimRight(word, ".,:;!?"), "._-/[") {
 		message = string(unicode.ToUpper(first)) + message[size:]
 	}
 	if !strings.ContainsAny(message[len(message)-1:], ".!?") && !strings.HasSuffix(message, "…") {
@@ -99,10 +99,23 @@ func Sentence(message string) string {
 	return message
 }
 
-// Note makes the note of an event of what a phase said.
-func Note(message string) string { return Sentence(shorten(message, maxNote)) }
+// Changed returns those conditions of the kinds, in their order, whose status or reason is another than before.
+func Changed(before, after []metav1.Condition, kinds ...string) []metav1.Condition {
+	var out []metav1.Condition
+	for _, kind := range kinds {
+		was, is := meta.FindStatusCondition(before, kind), meta.FindStatusCondition(after, kind)
+		if is != nil && (was == nil || was.Status != is.Status || was.Reason != is.Reason) {
+			out = append(out, *is)
+		}
+	}
+	return out
+}
 
-func shorten(message string, most int) string {
+// Note makes the note of an event of what a phase said.
+func Note(message string) string { return Sentence(Shorten(message, maxNote)) }
+
+// Shorten cuts a message that has more bytes than most, and shows that it did.
+func Shorten(message string, most int) string {
 	if len(message) <= most {
 		return message
 	}

@@ -66,6 +66,7 @@ func TestMessagesAreSentences(t *testing.T) {
 		"ca.crt of Secret x: not one":         "ca.crt of Secret x: not one.",
 		"secretTemplate.labels: \"a\" is bad": "secretTemplate.labels: \"a\" is bad.",
 		"crt_abc is gone":                     "crt_abc is gone.",
+		"statements[0]: iss: it is missing":   "statements[0]: iss: it is missing.",
 		"1 of 1 pods serve":                   "1 of 1 pods serve.",
 		"écrit":                               "Écrit.",
 		"":                                    "",

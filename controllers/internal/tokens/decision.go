@@ -2,15 +2,14 @@ package tokens
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/guests"
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
@@ -32,6 +31,10 @@ const (
 	Issue
 	// Adopt: the Secret holds a valid token of this object, without belonging to it yet.
 	Adopt
+	// Stage: a new token is to be minted and written beside the published one, which it will replace.
+	Stage
+	// Switch: the token that was staged is enforced everywhere, and is to be published.
+	Switch
 	// Keep: the Secret holds the token of this object.
 	Keep
 )
@@ -50,18 +53,23 @@ const (
 	ReasonSecretChanged         = "SecretChanged"
 	ReasonAdopted               = "Adopted"
 	ReasonPublished             = "Published"
+	ReasonLapsed                = "Lapsed"
+	ReasonRotating              = "Rotating"
+	ReasonRotated               = "Rotated"
 )
 
 // Input is all that a decision depends on.
 type Input struct {
 	Token *v1alpha1.RegistryToken
-	// Registry is nil when there is none of that name.
-	Registry *v1alpha1.HelmRegistry
+	// Registries are those that the token is for; none when none is there.
+	Registries []*v1alpha1.HelmRegistry
 	// NamespaceLabels are those of the token's namespace.
 	NamespaceLabels map[string]string
 	// Secret is the object under the token's Secret name; nil when there is none.
 	Secret *corev1.Secret
-	Now    time.Time
+	// Enforced reports whether every live pod of every registry enforces a credential; nil where nobody was asked.
+	Enforced func(Credential) bool
+	Now      time.Time
 }
 
 // Decision is what is to be done, and why.
@@ -69,16 +77,16 @@ type Decision struct {
 	Action Action
 	// Reason and Message are for a condition or an event. They hold no secret.
 	Reason, Message string
-	// Credential is the token that the Secret holds; it has meaning only when InForce.
-	Credential Credential
-	// InForce says that the token in the Secret belongs into the access snapshot.
+	// Credentials are the tokens that the Secret holds, or is to hold; they have meaning only when InForce.
+	Credentials Credentials
+	// InForce says that the tokens in the Secret belong into the access snapshot.
 	InForce bool
 }
 
 // facts are an Input with what all rules need to know of its Secret.
 type facts struct {
 	Input
-	credential Credential
+	credentials Credentials
 	// broken says what is wrong with the token in the Secret; nil when it is whole.
 	broken error
 	// owned says that the Secret belongs to this very object.
@@ -90,8 +98,11 @@ type rule func(f facts) (Decision, bool)
 
 func newFacts(in Input) facts {
 	f := facts{Input: in}
-	if in.Secret != nil {
-		f.credential, f.broken = ReadCredential(in.Token, in.Secret, in.Now)
+	switch {
+	case in.Token.Unpublished():
+		f.credentials.Current, f.broken = unpublished(in.Token, in.Now)
+	case in.Secret != nil:
+		f.credentials, f.broken = ReadCredentials(in.Token, in.Secret, in.Now)
 		f.owned = metav1.IsControlledBy(in.Secret, in.Token)
 	}
 	return f
@@ -100,8 +111,23 @@ func newFacts(in Input) facts {
 // Decide says what is to be done about a RegistryToken.
 func Decide(in Input) Decision {
 	f := newFacts(in)
-	for _, r := range []rule{
+	rules := published
+	if in.Token.Unpublished() {
+		rules = madeElsewhere
+	}
+	for _, r := range rules {
+		if d, decided := r(f); decided {
+			return d
+		}
+	}
+	return Decision{Action: Keep, Reason: ReasonPublished, Credentials: f.credentials, InForce: true}
+}
+
+// The rules, in order: for a token that is published in a Secret, and for one that was made elsewhere.
+var (
+	published = []rule{
 		revoked,
+		selectorRefused,
 		registryMissing,
 		namespaceRefused,
 		nameTaken, // Before anything that writes: a foreign Secret is never touched.
@@ -109,14 +135,13 @@ func Decide(in Input) Decision {
 		specRefused,
 		secretMissing,
 		secretChanged,
+		lapsed,
 		secretToBeAdopted,
-	} {
-		if d, decided := r(f); decided {
-			return d
-		}
+		rotationConfirmed,
+		rotationDue,
 	}
-	return Decision{Action: Keep, Reason: ReasonPublished, Credential: f.credential, InForce: true}
-}
+	madeElsewhere = []rule{revoked, selectorRefused, registryMissing, namespaceRefused, expired, specRefused}
+)
 
 // IsRevoked reports whether the token must be admitted nowhere, which is final.
 func IsRevoked(t *v1alpha1.RegistryToken) bool {
@@ -128,43 +153,36 @@ func revoked(f facts) (Decision, bool) {
 }
 
 func registryMissing(f facts) (Decision, bool) {
-	return Decision{Action: Wait, Reason: ReasonRegistryNotFound, Message: fmt.Sprintf(
-		"there is no HelmRegistry %s; the token is issued when it appears", f.Token.RegistryKey())}, f.Registry == nil
+	message := fmt.Sprintf("no HelmRegistry of the namespace %s has the labels that registrySelector asks for; the token is issued when one does", f.Token.Namespace)
+	if key, named := f.Token.RegistryKey(); named {
+		message = fmt.Sprintf("there is no HelmRegistry %s; the token is issued when it appears", key)
+	}
+	return Decision{Action: Wait, Reason: ReasonRegistryNotFound, Message: message}, len(f.Registries) == 0
 }
 
 func namespaceRefused(f facts) (Decision, bool) {
-	err := Admit(f.Token, f.Registry, f.NamespaceLabels)
-	if err == nil {
+	for _, registry := range f.Registries {
+		if err := Admit(f.Token, registry, f.NamespaceLabels); err != nil {
+			return Decision{Action: Stall, Reason: ReasonNamespaceNotAllowed, Message: err.Error()}, true
+		}
+	}
+	return Decision{}, false
+}
+
+// selectorRefused finds a selector that cannot be read.
+func selectorRefused(f facts) (Decision, bool) {
+	if f.Token.Spec.RegistrySelector == nil {
 		return Decision{}, false
 	}
-	return Decision{Action: Stall, Reason: ReasonNamespaceNotAllowed, Message: err.Error()}, true
+	if _, err := metav1.LabelSelectorAsSelector(f.Token.Spec.RegistrySelector); err != nil {
+		return Decision{Action: Stall, Reason: ReasonInvalidSpec, Message: fmt.Sprintf("registrySelector: %v", err)}, true
+	}
+	return Decision{}, false
 }
 
 // Admit says why a registry does not let a token of that namespace attach to it.
 func Admit(t *v1alpha1.RegistryToken, r *v1alpha1.HelmRegistry, namespaceLabels map[string]string) error {
-	if t.Namespace == r.Namespace {
-		return nil
-	}
-	allowed := r.Spec.AllowedNamespaces
-	switch allowed.AllowedFrom() {
-	case v1alpha1.NamespacesAll:
-	case v1alpha1.NamespacesSelector:
-		selector, err := metav1.LabelSelectorAsSelector(allowed.Selector)
-		if err != nil {
-			return fmt.Errorf("the allowedNamespaces.selector of the HelmRegistry cannot be read: %w", err)
-		}
-		if !selector.Matches(labels.Set(namespaceLabels)) {
-			return fmt.Errorf("the allowedNamespaces.selector of the HelmRegistry %s/%s does not match the labels of the namespace %s", r.Namespace, r.Name, t.Namespace)
-		}
-	default:
-		return fmt.Errorf("the HelmRegistry %s/%s admits tokens of its own namespace only; its allowedNamespaces would have to name %s", r.Namespace, r.Name, t.Namespace)
-	}
-	for _, scope := range t.Scopes() {
-		if !slices.Contains(allowed.AllowedScopes(), scope) {
-			return fmt.Errorf("the HelmRegistry %s/%s does not give %s to tokens of other namespaces; its allowedNamespaces.maxScopes would have to name it", r.Namespace, r.Name, scope)
-		}
-	}
-	return nil
+	return guests.Admit(guests.Guest{Kind: "tokens", Namespace: t.Namespace, NamespaceLabels: namespaceLabels, Scopes: t.Scopes()}, r)
 }
 
 // nameTaken finds a Secret that is not ours. One that belongs to this object is, whatever was done to it, as long as its
@@ -175,7 +193,7 @@ func nameTaken(f facts) (Decision, bool) {
 	}
 	var why string
 	switch owner := metav1.GetControllerOf(f.Secret); {
-	case f.Secret.Type != corev1.SecretTypeDockerConfigJson:
+	case f.Secret.Type != f.Token.SecretType():
 		why = "is of another type"
 	case f.owned:
 		return Decision{}, false
@@ -201,27 +219,37 @@ func sameToken(owner *metav1.OwnerReference, t *v1alpha1.RegistryToken) bool {
 func expired(f facts) (Decision, bool) {
 	var at time.Time
 	switch recorded := f.Token.Status.ExpiresAt; {
-	case f.Secret != nil && f.broken == nil && f.credential.Expired(f.Now):
-		at = *f.credential.ExpiresAt
-	case recorded != nil && !recorded.After(f.Now):
+	case f.Token.Spec.Rotation != nil && f.Token.Spec.ExpiresAt == nil: // Another one takes its place.
+		return Decision{}, false
+	case f.whole() && f.credentials.Current.Expired(f.Now):
+		at = *f.credentials.Current.ExpiresAt
+	case !f.whole() && recorded != nil && !recorded.After(f.Now):
 		at = recorded.UTC()
 	case f.Token.Spec.ExpiresAt != nil && !f.Token.Spec.ExpiresAt.After(f.Now):
 		at = f.Token.Spec.ExpiresAt.UTC()
 	default:
 		return Decision{}, false
 	}
-	return Decision{Action: Expire, Reason: ReasonExpired, Credential: f.credential, Message: fmt.Sprintf(
+	return Decision{Action: Expire, Reason: ReasonExpired, Credentials: f.credentials, Message: fmt.Sprintf(
 		"the token expired at %s and stays so; create another RegistryToken", at.Format(time.RFC3339))}, true
+}
+
+// whole reports whether there is a token: in a Secret, or made elsewhere.
+func (f facts) whole() bool {
+	return (f.Secret != nil || f.Token.Unpublished()) && f.broken == nil
 }
 
 // specRefused finds what the validation of the kind does not. The token that is already published stays in force.
 func specRefused(f facts) (Decision, bool) {
-	d := Decision{Action: Stall, Credential: f.credential, InForce: f.Secret != nil && f.broken == nil}
+	d := Decision{Action: Stall, Credentials: f.credentials, InForce: f.whole() && !f.credentials.Current.Expired(f.Now)}
 	if err := CheckTemplate(f.Token.Spec.SecretTemplate); err != nil {
 		d.Reason, d.Message = ReasonInvalidSecretTemplate, err.Error()
 		return d, true
 	}
-	probe := Entry(f.Token, f.credential)
+	if f.Token.Unpublished() && f.broken != nil {
+		return Decision{Action: Stall, Reason: ReasonInvalidSpec, Message: f.broken.Error()}, true
+	}
+	probe := Entry(f.Token, f.credentials.Current)
 	probe.ID, probe.SHA256 = "00000000", strings.Repeat("0", 64)
 	if _, err := access.Compile(wire.Access{Tokens: []wire.Token{probe}}); err != nil {
 		return Decision{Action: Stall, Reason: ReasonInvalidSpec, Message: err.Error()}, true
@@ -243,9 +271,15 @@ func secretChanged(f facts) (Decision, bool) {
 		"the Secret %s was changed: %v; a new token is issued, and the earlier one has ended", f.Token.SecretName(), f.broken)}, f.broken != nil
 }
 
+// lapsed finds a token that expired although it was to be replaced, as after the operator was away for long.
+func lapsed(f facts) (Decision, bool) {
+	return Decision{Action: Issue, Reason: ReasonLapsed, Message: fmt.Sprintf(
+		"%v expired before it was replaced; a new token is issued", f.credentials.Current)}, f.credentials.Current.Expired(f.Now)
+}
+
 func secretToBeAdopted(f facts) (Decision, bool) {
-	return Decision{Action: Adopt, Reason: ReasonAdopted, Credential: f.credential, InForce: true, Message: fmt.Sprintf(
-		"the Secret %s with the token crt_%s is adopted", f.Secret.Name, f.credential.Token.ID())}, !f.owned
+	return Decision{Action: Adopt, Reason: ReasonAdopted, Credentials: f.credentials, InForce: true, Message: fmt.Sprintf(
+		"the Secret %s with the token %v is adopted", f.Secret.Name, f.credentials.Current)}, !f.owned
 }
 
 // Ours reports whether the Secret under the token's name is the token's own.

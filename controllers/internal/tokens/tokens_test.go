@@ -38,8 +38,15 @@ func newRegistry() *v1alpha1.HelmRegistry {
 	return &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "charts"}}
 }
 
-func publish(token *v1alpha1.RegistryToken, c Credential) *corev1.Secret {
-	return BuildSecret(token, newRegistry(), c, nil)
+func registries(all ...*v1alpha1.HelmRegistry) []*v1alpha1.HelmRegistry { return all }
+
+func publish(token *v1alpha1.RegistryToken, c Credentials) *corev1.Secret {
+	return BuildSecret(token, registries(newRegistry()), c, nil)
+}
+
+// current are the credentials of a token that was issued some hours ago, and is alone.
+func current(token *v1alpha1.RegistryToken, minted access.Token, hours int) Credentials {
+	return Credentials{Current: NewCredential(token, minted, now.Add(-time.Duration(hours)*time.Hour))}
 }
 
 func hoursFromNow(h int) *metav1.Time {
@@ -64,9 +71,9 @@ func TestDecide(t *testing.T) {
 		"revoked":       {func(in *Input) { in.Token.Spec.State = v1alpha1.TokenRevoked }, Revoke, ReasonRevoked, false, ""},
 		"being deleted": {func(in *Input) { in.Token.DeletionTimestamp = hoursFromNow(0) }, Revoke, ReasonRevoked, false, ""},
 		"revoked, and no registry": {func(in *Input) {
-			in.Token.Spec.State, in.Registry = v1alpha1.TokenRevoked, nil
+			in.Token.Spec.State, in.Registries = v1alpha1.TokenRevoked, nil
 		}, Revoke, ReasonRevoked, false, ""},
-		"no registry": {func(in *Input) { in.Registry = nil }, Wait, ReasonRegistryNotFound, false, "team-a/charts"},
+		"no registry": {func(in *Input) { in.Registries = nil }, Wait, ReasonRegistryNotFound, false, "team-a/charts"},
 
 		"foreign Secret":          {func(in *Input) { in.Secret = &corev1.Secret{Type: corev1.SecretTypeOpaque} }, Stall, ReasonNameTaken, false, "another type"},
 		"no labels and no owner":  {func(in *Input) { in.Secret.Labels, in.Secret.OwnerReferences = nil, nil }, Stall, ReasonNameTaken, false, "labels"},
@@ -111,8 +118,8 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			token := newToken()
-			in := Input{Token: token, Registry: newRegistry(), Now: now,
-				Secret: publish(token, Credential{Token: minted, IssuedAt: now.Add(-time.Hour)})}
+			in := Input{Token: token, Registries: registries(newRegistry()), Now: now,
+				Secret: publish(token, current(token, minted, 1))}
 			c.change(&in)
 			d := Decide(in)
 			if d.Action != c.action || d.Reason != c.reason || d.InForce != c.inForce {
@@ -124,8 +131,8 @@ func TestDecide(t *testing.T) {
 			if strings.Contains(d.Message, minted.Reveal()) || strings.Contains(d.Message, "hunter2") {
 				t.Errorf("the message quotes the secret: %q", d.Message)
 			}
-			if d.InForce && d.Credential.Token != minted {
-				t.Errorf("the token in force is %v, want %v", d.Credential.Token, minted)
+			if d.InForce && d.Credentials.Current.Token != minted {
+				t.Errorf("the token in force is %v, want %v", d.Credentials.Current, minted)
 			}
 		})
 	}
@@ -171,8 +178,8 @@ func TestBuildSecret(t *testing.T) {
 	token, minted := newToken(), mint(t, 1)
 	token.Spec.SecretTemplate = v1alpha1.SecretTemplate{
 		Name: "pull", Labels: map[string]string{"team": "a"}, Annotations: map[string]string{"example.com/for": "CI"}}
-	at := now.Add(time.Hour)
-	got := BuildSecret(token, newRegistry(), Credential{Token: minted, IssuedAt: now, ExpiresAt: &at}, []byte("PEM"))
+	token.Spec.ExpiresAt = hoursFromNow(1)
+	got := BuildSecret(token, registries(newRegistry()), current(token, minted, 0), []byte("PEM"))
 	yes := true
 	want := &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
@@ -207,7 +214,7 @@ func TestEntry(t *testing.T) {
 	token, minted := newToken(), mint(t, 1)
 	token.Spec.TTL = &metav1.Duration{Duration: 90 * time.Minute}
 	at := now.Add(90 * time.Minute)
-	got := Entry(token, Credential{Token: minted, IssuedAt: now, ExpiresAt: Expiry(token, now)})
+	got := Entry(token, NewCredential(token, minted, now))
 	want := wire.Token{ID: minted.ID(), SHA256: minted.SHA256(), Name: "team-a/ci",
 		Scopes: []wire.Scope{wire.ReadPackages}, Charts: []string{"*"}, ExpiresAt: &at}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -236,6 +243,7 @@ func TestCheckTemplate(t *testing.T) {
 		"ours":                 {label("chartroom.dev/registry", "a"), "steers"},
 		"Argo CD's":            {label("argocd.argoproj.io/secret-type", "repository"), "steers"},
 		"Kubernetes' own":      {label("kubernetes.io/x", "a"), "steers"},
+		"Flux'":                {label("reconcile.fluxcd.io/watch", "Enabled"), "steers"},
 		"not a key":            {label("a b", "a"), "not one of a label"},
 		"not a value":          {label("a", "a b"), "not one of a label"},
 		"annotation":           {annotation("example.com/x"), ""},
@@ -258,21 +266,39 @@ func FuzzDecide(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(whole.Reveal(), whole.ID(), "2026-03-01T11:00:00Z", "2026-03-01T13:00:00Z")
-	f.Add("crt_hunter2-hunter2", "x", "yesterday", "")
-	f.Add("crt__", "", "0000-00-00T00:00:00Z", "9999-12-31T23:59:59+23:59")
-	f.Fuzz(func(t *testing.T, password, id, issued, expires string) {
-		token := newToken()
-		secret := publish(token, Credential{Token: whole, IssuedAt: now})
-		secret.Data[KeyPassword] = []byte(password)
+	f.Add(whole.Reveal(), whole.ID(), "2026-03-01T11:00:00Z", "2026-03-01T13:00:00Z", whole.Reveal(), whole.ID(), whole.SHA256(), "2026-03-01T13:00:00Z")
+	f.Add("crt_hunter2-hunter2", "x", "yesterday", "", "", "", "", "")
+	f.Add("crt__", "", "0000-00-00T00:00:00Z", "9999-12-31T23:59:59+23:59", "crt__", "x", "é", "9999-12-31T23:59:59+23:59")
+	f.Fuzz(func(t *testing.T, password, id, issued, expires, next, previous, hash, end string) {
+		token := rotating()
+		secret := publish(token, current(token, whole, 0))
+		secret.Data[KeyPassword], secret.Data[KeyNext] = []byte(password), []byte(next)
 		secret.Annotations = map[string]string{
-			v1alpha1.AnnotationTokenID: id, v1alpha1.AnnotationIssuedAt: issued, v1alpha1.AnnotationExpiresAt: expires}
-		d := Decide(Input{Token: token, Registry: newRegistry(), Secret: secret, Now: now})
+			v1alpha1.AnnotationTokenID: id, v1alpha1.AnnotationIssuedAt: issued, v1alpha1.AnnotationExpiresAt: expires,
+			v1alpha1.AnnotationNextIssuedAt: issued,
+			v1alpha1.AnnotationPreviousID:   previous, v1alpha1.AnnotationPreviousSHA256: hash, v1alpha1.AnnotationPreviousExpiresAt: end}
+		d := Decide(Input{Token: token, Registries: registries(newRegistry()), Secret: secret, Now: now})
 		if len(password) > 12 && strings.HasPrefix(password, "crt_") && strings.Contains(d.Message, password) {
 			t.Errorf("the message quotes the password: %s", d.Message)
 		}
-		if d.InForce && (d.Credential.Token.Reveal() != password || d.Credential.Expired(now)) {
-			t.Errorf("a token is in force that is not in the Secret, or has expired")
+		if !d.InForce {
+			return
+		}
+		a := wire.Access{}
+		for _, c := range []*Credential{&d.Credentials.Current, d.Credentials.Previous, d.Credentials.Next} {
+			if c == nil {
+				continue
+			}
+			if c.Expired(now) {
+				t.Errorf("%v is in force and has expired", c)
+			}
+			a.Tokens = append(a.Tokens, Entry(token, *c))
+		}
+		if d.Credentials.Current.Token.Reveal() != password {
+			t.Error("a token is in force that is not in the Secret")
+		}
+		if _, err := access.Compile(a); err != nil {
+			t.Errorf("one Secret spoils the snapshot of all: %v", err)
 		}
 	})
 }
