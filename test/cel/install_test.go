@@ -9,6 +9,7 @@ import (
 func TestInstallWithKubectl(t *testing.T) {
 	for _, arguments := range []string{
 		"apply -k config/default", "apply -k config/default", "apply -k config/samples", "apply -k config/samples",
+		"apply -n default -f config/samples/ci.yaml",
 	} {
 		out, err := env.Kubectl(t.Context(), strings.Fields(arguments)...)
 		if err != nil {
@@ -24,6 +25,7 @@ func TestInstallWithKubectl(t *testing.T) {
 	for arguments, columns := range map[string]string{
 		"get hreg":           "NAME READY REASON URL AGE",
 		"get rtok":           "NAME READY REASON REGISTRY EXPIRES AGE",
+		"get oidcp":          "NAME READY REASON REGISTRY ISSUER AGE",
 		"get hreg -o wide":   "NAME READY REASON URL MESSAGE IMAGE AGE",
 		"get helmregistries": "NAME READY REASON URL AGE",
 	} {

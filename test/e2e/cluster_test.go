@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,13 +76,41 @@ type world struct {
 	client.Client
 	namespace string
 	kubectl   string
+	failures  *failures
+}
+
+// failures are what the test found wrong. They are said again at its end, below all that the cluster has to say, because
+// that is the part of a long log that people are shown.
+type failures struct {
+	mu    sync.Mutex
+	found []string
+}
+
+// Errorf is that of testing.T.
+func (w *world) Errorf(format string, args ...any) {
+	w.Helper()
+	w.failures.note(fmt.Sprintf(format, args...))
+	w.T.Errorf(format, args...)
+}
+
+// Fatalf is that of testing.T.
+func (w *world) Fatalf(format string, args ...any) {
+	w.Helper()
+	w.failures.note(fmt.Sprintf(format, args...))
+	w.T.Fatalf(format, args...)
+}
+
+func (f *failures) note(found string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.found = append(f.found, found)
 }
 
 // newWorld makes a namespace, which is deleted with all in it when the test ends. When the test failed, it first prints
 // what the cluster knows: objects, events and the logs of the pods.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, Client: newClient(t), kubectl: tool(t, "kubectl")}
+	w := &world{T: t, Client: newClient(t), kubectl: tool(t, "kubectl"), failures: new(failures)}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-",
 		Labels:       map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
@@ -118,18 +147,46 @@ func (w *world) must(err error, doing string) {
 	}
 }
 
-// report prints everything that helps to see why a test failed.
+const (
+	// reportedLines of each thing that is reported are kept, the last ones, and reportedBytes of each line.
+	reportedLines = 40
+	reportedBytes = 300
+)
+
+// report prints what helps to see why a test failed: at first what the cluster knows, at last what the test found.
 func (w *world) report() {
 	for _, arguments := range [][]string{
-		{"-n", w.namespace, "get", "all,pvc,secrets,configmaps,helmregistries,registrytokens", "-o", "wide"},
-		{"-n", w.namespace, "describe", "helmregistries,registrytokens,pods"},
+		{"-n", operatorNamespace, "logs", "deployment/chartroom-operator", "--tail=2000"},
+		{"-n", w.namespace, "logs", "--selector=app.kubernetes.io/managed-by=chartroom", "--all-containers", "--prefix", "--tail=40"},
+		{"-n", w.namespace, "describe", "helmregistries,registrytokens,oidcpolicies"},
 		{"-n", w.namespace, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", w.namespace, "logs", "--selector=app.kubernetes.io/managed-by=chartroom", "--all-containers", "--prefix", "--tail=60"},
-		{"-n", operatorNamespace, "logs", "deployment/chartroom-operator", "--tail=80"},
+		{"-n", w.namespace, "get", "pods,deployments,pvc,helmregistries,registrytokens,oidcpolicies", "-o", "wide"},
 	} {
 		out, err := exec.Command(w.kubectl, append([]string{"--kubeconfig", kubeconfig(w.T)}, arguments...)...).CombinedOutput()
-		w.Logf("kubectl %s (%v)\n%s", strings.Join(arguments, " "), err, out)
+		about := ""
+		if arguments[1] == operatorNamespace {
+			about = w.namespace
+		}
+		w.Logf("kubectl %s (%v)\n%s", strings.Join(arguments, " "), err, excerpt(string(out), about))
 	}
+	for _, found := range w.failures.found {
+		w.Logf("FAILED: %s", found)
+	}
+}
+
+// excerpt has the last lines of a text that contain about, cut to a length that can be read.
+func excerpt(text, about string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, about) {
+			lines = append(lines, line[:min(len(line), reportedBytes)])
+		}
+	}
+	lines = lines[max(0, len(lines)-reportedLines):]
+	for i, line := range lines {
+		lines[i] = strings.TrimSuffix(line, "\n")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // eventually waits until condition returns nil.

@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,11 +41,16 @@ func operatorWrites(t *testing.T, since time.Time) []string {
 	}
 	defer f.Close()
 	var writes []string
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 8<<20)
-	for lines.Scan() {
+	for lines := bufio.NewReader(f); ; {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return writes // What has no end yet is being written at this moment.
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		var e auditEvent
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+		if err := json.Unmarshal(line, &e); err != nil {
 			t.Fatalf("the audit log has a line that is no event: %v", err)
 		}
 		if e.Timestamp.Before(since) || e.Stage != "ResponseComplete" ||
@@ -53,10 +60,6 @@ func operatorWrites(t *testing.T, since time.Time) []string {
 		}
 		writes = append(writes, fmt.Sprintf("%s %s/%s %s/%s", e.Verb, e.ObjectRef.Resource, e.ObjectRef.Subresource, e.ObjectRef.Namespace, e.ObjectRef.Name))
 	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return writes
 }
 
 // If this fails, an idle Chartroom loads the API server of its cluster for ever, and Argo CD shows it as always changing.
@@ -66,7 +69,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 	token, _ := w.token("charts", "ci", readWrite)
 	began := time.Now()
 	if len(operatorWrites(t, began.Add(-patience))) == 0 {
-		t.Fatal("the audit log has no write of the operator, although it just made a registry: the test would prove nothing")
+		w.Fatalf("the audit log has no write of the operator, although it just made a registry: the test would prove nothing")
 	}
 	// What is under way elsewhere in the cluster, such as a namespace of an earlier test that is going away, settles.
 	w.eventually("five seconds without a write", func(context.Context) error {
@@ -86,7 +89,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 	case <-t.Context().Done():
 	}
 	if writes := operatorWrites(t, began); len(writes) > 0 {
-		t.Errorf("in 60 s without a change, and a resync, the operator wrote:\n%s", strings.Join(writes, "\n"))
+		w.Errorf("in 60 s without a change, and a resync, the operator wrote:\n%s", strings.Join(writes, "\n"))
 	}
 }
 
@@ -152,6 +155,6 @@ func TestTextsRollNothing(t *testing.T) {
 		return nil
 	})
 	if after := w.podReady("charts"); after.UID != before.UID {
-		t.Error("the pod was replaced")
+		w.Errorf("the pod was replaced")
 	}
 }

@@ -29,7 +29,7 @@ func TestPushPullInstall(t *testing.T) {
 		h := w.helm(path, "charts")
 
 		if out, err := h.login(r, "crt_00000000_wrong"); err == nil {
-			t.Errorf("a wrong password logs in:\n%s", out)
+			w.Errorf("a wrong password logs in:\n%s", out)
 		}
 		h.loggedIn(r, password)
 
@@ -40,21 +40,21 @@ func TestPushPullInstall(t *testing.T) {
 
 		for _, version := range []string{"", "1.0.0+build.7"} {
 			if got := h.pull(r, "app", version); !bytes.Equal(got, read(t, archive)) {
-				t.Errorf("helm pull with version %q gives another chart than was pushed", version)
+				w.Errorf("helm pull with version %q gives another chart than was pushed", version)
 			}
 		}
 		if got := h.pull(r, "app", "0.9.0"); !bytes.Equal(got, read(t, old)) {
-			t.Error("the older version is not the one that was pushed")
+			w.Errorf("the older version is not the one that was pushed")
 		}
 		if out := h.do("show", "chart", r.Status.OCIURL+"/app", h.trust(), "--version=0.9.0"); !strings.Contains(out, "A chart of the tests.") {
-			t.Errorf("helm show chart:\n%s", out)
+			w.Errorf("helm show chart:\n%s", out)
 		}
 
 		h.do("install", "shop", r.Status.OCIURL+"/app", h.trust(), "--version=0.9.0", "--namespace="+w.namespace, "--kubeconfig="+kubeconfig(t), "--wait", "--timeout=2m")
 		var installed appsv1.Deployment
 		w.must(w.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: "shop"}, &installed), "reading what helm installed")
 		if installed.Status.ReadyReplicas != 1 {
-			t.Errorf("the installed chart has %d ready pods", installed.Status.ReadyReplicas)
+			w.Errorf("the installed chart has %d ready pods", installed.Status.ReadyReplicas)
 		}
 	})
 }
@@ -74,10 +74,10 @@ func TestVersionsAreImmutable(t *testing.T) {
 		out := h.fail("push", h.chart("app", "1.0.0", "second", r.Status.Image), r.Status.OCIURL, h.trust())
 		// Helm up to 3.17 shows the status alone, whatever the registry says.
 		if !oldFlow(path) && !strings.Contains(out, "1.0.0") {
-			t.Errorf("the refusal does not name the version:\n%s", out)
+			w.Errorf("the refusal does not name the version:\n%s", out)
 		}
 		if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
-			t.Error("the refused push changed the chart")
+			w.Errorf("the refused push changed the chart")
 		}
 	})
 }
@@ -94,11 +94,11 @@ func TestReadOnlyTokenCannotPush(t *testing.T) {
 		h := w.helm(path, "charts").loggedIn(r, reader)
 		out := h.fail("push", archive, r.Status.OCIURL, h.trust())
 		if !oldFlow(path) && !strings.Contains(out, "write_packages") {
-			t.Errorf("the refusal does not name the missing scope:\n%s", out)
+			w.Errorf("the refusal does not name the missing scope:\n%s", out)
 		}
 		w.helm(path, "charts").loggedIn(r, writer).push(r, archive)
 		if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
-			t.Error("the reader gets another chart")
+			w.Errorf("the reader gets another chart")
 		}
 	})
 }
@@ -114,7 +114,7 @@ func TestPublicRegistryNeedsNoLogin(t *testing.T) {
 
 		stranger := w.helm(path, "charts")
 		if got := stranger.pull(r, "app", ""); !bytes.Equal(got, read(t, archive)) {
-			t.Error("a stranger gets another chart")
+			w.Errorf("a stranger gets another chart")
 		}
 		stranger.fail("push", stranger.chart("app", "2.0.0", "x", r.Status.Image), r.Status.OCIURL, stranger.trust())
 
@@ -147,7 +147,7 @@ func TestTokensEnd(t *testing.T) {
 			return nil
 		})
 		if time.Now().Before(soon.Time) {
-			t.Error("the token was refused before its time")
+			w.Errorf("the token was refused before its time")
 		}
 	})
 
@@ -160,7 +160,7 @@ func TestTokensEnd(t *testing.T) {
 		w.kubectlWait("Revoked", "registrytoken/leaked")
 		t.Logf("MEASURED revocation, from state: Revoked to proved on every pod: %d ms", time.Since(started).Milliseconds())
 		if out, err := h.login(r, password); err == nil {
-			t.Errorf("a token that is Revoked logs in:\n%s", out)
+			w.Errorf("a token that is Revoked logs in:\n%s", out)
 		}
 	})
 
@@ -174,10 +174,10 @@ func TestTokensEnd(t *testing.T) {
 			out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(t), "-n", w.namespace, "delete", "registrytoken", token.Name, "--wait", "--timeout=60s").CombinedOutput()
 			total += time.Since(started)
 			if err != nil {
-				t.Fatalf("kubectl delete: %v\n%s", err, out)
+				w.Fatalf("kubectl delete: %v\n%s", err, out)
 			}
 			if out, err := w.helm(path, "charts").login(r, password); err == nil {
-				t.Errorf("the token of a RegistryToken that is gone logs in:\n%s", out)
+				w.Errorf("the token of a RegistryToken that is gone logs in:\n%s", out)
 			}
 		}
 		t.Logf("MEASURED kubectl delete registrytoken --wait, kubectl's own time included: %d ms on average of %d", total.Milliseconds()/times, times)
@@ -187,7 +187,7 @@ func TestTokensEnd(t *testing.T) {
 // in is the same corner of the cluster for a subtest.
 func (w *world) in(t *testing.T) *world {
 	t.Helper()
-	return &world{T: t, Client: w.Client, namespace: w.namespace, kubectl: w.kubectl}
+	return &world{T: t, Client: w.Client, namespace: w.namespace, kubectl: w.kubectl, failures: w.failures}
 }
 
 // If this fails, one team sees or changes the charts of another.
@@ -202,7 +202,7 @@ func TestRegistriesAreIsolated(t *testing.T) {
 	h.push(one, archive)
 
 	if out, err := w.helm(path, "two").login(two, passwordOne); err == nil {
-		t.Errorf("the token of one registry logs in to another:\n%s", out)
+		w.Errorf("the token of one registry logs in to another:\n%s", out)
 	}
 	other := w.helm(path, "two").loggedIn(two, passwordTwo)
 	other.pullFails(two, "app", "1.0.0")
@@ -210,7 +210,7 @@ func TestRegistriesAreIsolated(t *testing.T) {
 	wrong := strings.TrimSuffix(two.Status.OCIURL, "/two") + "/one"
 	out := other.fail("push", archive, wrong, other.trust())
 	if !strings.Contains(out, two.Namespace+"/two") {
-		t.Errorf("a push to the wrong path is not told the right one:\n%s", out)
+		w.Errorf("a push to the wrong path is not told the right one:\n%s", out)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestInstructionsWorkAsPrinted(t *testing.T) {
 			w.token("charts", "ci", readWrite)
 			i := r.Status.Instructions
 			if i == nil || i.Login == "" || i.Push == "" || i.Pull == "" {
-				t.Fatalf("instructions are missing: %+v", i)
+				w.Fatalf("instructions are missing: %+v", i)
 			}
 			h := w.helm(path, "")
 			archive := h.chart("mychart", "1.0.0", "x", r.Status.Image)
@@ -239,10 +239,10 @@ func TestInstructionsWorkAsPrinted(t *testing.T) {
 				substitute.Replace(i.Login) + "\n" + substitute.Replace(i.Push) + "\nrm mychart-1.0.0.tgz\n" + substitute.Replace(i.Pull) + "\n"
 			out, err := w.run(append(h.environment, "KUBECONFIG="+kubeconfig(t)), "", "bash", "-c", script)
 			if err != nil {
-				t.Fatalf("%v\n%s\n%s", err, script, out)
+				w.Fatalf("%v\n%s\n%s", err, script, out)
 			}
 			if !bytes.Equal(read(t, filepath.Join(folder, "mychart-1.0.0.tgz")), read(t, archive)) {
-				t.Error("the pulled chart is another one")
+				w.Errorf("the pulled chart is another one")
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -74,7 +75,7 @@ func TestPodKilledDuringPushes(t *testing.T) {
 	h.eventuallyReads(r, "app", "1.0.0")
 	for version, want := range acknowledged {
 		if got := h.pull(r, "app", version); !bytes.Equal(got, want) {
-			t.Errorf("version %s is not what was pushed", version)
+			w.Errorf("version %s is not what was pushed", version)
 		}
 	}
 	t.Logf("%d kills; %d versions had been acknowledged before, the others were pushed again", len(acknowledged), survived)
@@ -84,12 +85,19 @@ func TestPodKilledDuringPushes(t *testing.T) {
 func TestAPIServerDown(t *testing.T) {
 	w := newWorld(t)
 	r, h, archive, _ := w.published()
+	soon := metav1.NewTime(time.Now().Add(15 * time.Second))
+	_, brief := w.token("charts", "brief", readOnly, func(token *v1alpha1.RegistryToken) { token.Spec.ExpiresAt = &soon })
+	account := w.serviceAccount("reader")
+	w.policy("charts", "reader", readOnly)
+	w.kubectlWait("Ready", "oidcpolicy/reader")
+	identity := w.serviceToken(r, account)
+	other := w.helm(h.path, "charts") // Which needs the API server to be made.
 	pod := w.podReady("charts")
 	container := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
 
 	cluster := func(script, part string) {
 		if out, err := exec.Command(filepath.Join(root(t), "hack/cluster", script), part).CombinedOutput(); err != nil {
-			t.Fatalf("hack/cluster/%s %s: %v\n%s", script, part, err, out)
+			w.Fatalf("hack/cluster/%s %s: %v\n%s", script, part, err, out)
 		}
 	}
 	cluster("stop", "kube-apiserver")
@@ -98,19 +106,41 @@ func TestAPIServerDown(t *testing.T) {
 		w.eventuallyAfter("the API server to be back", func(ctx context.Context) error {
 			return w.Get(ctx, client.ObjectKey{Name: w.namespace}, &corev1.Namespace{})
 		})
+		// The node's parts wait longer and longer before they ask an API server again that did not answer.
+		w.must(w.Create(context.Background(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "after"},
+			Spec:       corev1.ServiceSpec{Selector: pod.Labels, Ports: []corev1.ServicePort{{Port: 443, TargetPort: intstr.FromString("registry")}}},
+		}), "creating a Service")
+		w.eventuallyAfter("the node to follow the API server again", func(ctx context.Context) error {
+			return exec.CommandContext(ctx, filepath.Join(root(t), "hack/cluster/run"), "bash", "-c", "exec 3<>/dev/tcp/after."+w.namespace+".svc/443").Run()
+		})
 	})
 
 	if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
-		t.Error("with the API server down, the pulled chart is another one")
+		w.Errorf("with the API server down, the pulled chart is another one")
 	}
 	h.push(r, h.chart("app", "1.1.0", "x", r.Status.Image))
 
+	if out, err := other.login(r, identity); err != nil {
+		w.Errorf("with the API server down, who a policy admits is refused: %v\n%s", err, out)
+	}
+
+	w.eventually("a token to expire with no API server", func(context.Context) error {
+		if _, err := other.login(r, brief); err == nil {
+			return errors.New("it still logs in")
+		}
+		return nil
+	})
+
 	if out, err := exec.Command(filepath.Join(root(t), "hack/cluster/ctr"), "tasks", "kill", "--signal", "SIGKILL", container).CombinedOutput(); err != nil {
-		t.Fatalf("killing the container: %v\n%s", err, out)
+		w.Fatalf("killing the container: %v\n%s", err, out)
 	}
 	h.eventuallyReads(r, "app", "1.1.0")
+	if out, err := other.login(r, identity); err != nil {
+		w.Errorf("the restarted container has forgotten the policy: %v\n%s", err, out)
+	}
 	if out, err := h.login(r, "crt_00000000_wrong"); err == nil {
-		t.Errorf("the restarted container takes a wrong password:\n%s", out)
+		w.Errorf("the restarted container takes a wrong password:\n%s", out)
 	}
 }
 
@@ -129,7 +159,7 @@ func TestOperatorDown(t *testing.T) {
 
 	h.eventuallyReads(r, "app", "1.0.0")
 	if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
-		t.Error("the new pod gives another chart")
+		w.Errorf("the new pod gives another chart")
 	}
 	w.eventually("a token to expire with no operator", func(context.Context) error {
 		if _, err := w.helm(h.path, "charts").login(r, brief); err == nil {
@@ -174,7 +204,7 @@ func TestDeletionPolicy(t *testing.T) {
 			if policy == v1alpha1.DeletionDelete {
 				h.pullFails(r, "app", "1.0.0")
 			} else if got := h.pull(r, "app", "1.0.0"); !bytes.Equal(got, read(t, archive)) {
-				t.Error("the kept chart is another one")
+				w.Errorf("the kept chart is another one")
 			}
 		})
 	}

@@ -27,6 +27,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,6 +37,7 @@ import (
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers"
 	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/access/oidc/issuertest"
 	"github.com/chartroom-dev/chartroom/registryserver/admin"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/chartroom-dev/chartroom/test/integration/environment"
@@ -49,7 +51,19 @@ var (
 	// tried is since when, by address, the operator has dialled a pod that is cut off, and when it did last.
 	tried sync.Map
 	ips   atomic.Int32
+	// issuerHidden has the API server tell the operator nothing of the cluster's issuer.
+	issuerHidden atomic.Bool
 )
+
+// hidingIssuer is the operator's way to the API server.
+type hidingIssuer struct{ http.RoundTripper }
+
+func (h hidingIssuer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if issuerHidden.Load() && r.URL.Path == "/.well-known/openid-configuration" {
+		return nil, errors.New("the test hides the issuer")
+	}
+	return h.RoundTripper.RoundTrip(r)
+}
 
 func TestMain(m *testing.M) {
 	// go test shows it when something fails.
@@ -86,7 +100,9 @@ func (o *operator) start() error {
 	ctx, o.cancel = context.WithCancel(context.Background())
 	o.done, o.metrics = make(chan error, 1), prometheus.NewRegistry()
 	skip := true
-	manager, err := ctrl.NewManager(env.Operator, ctrl.Options{
+	connection := rest.CopyConfig(env.Operator)
+	connection.Wrap(func(way http.RoundTripper) http.RoundTripper { return hidingIssuer{way} })
+	manager, err := ctrl.NewManager(connection, ctrl.Options{
 		Scheme:     env.Scheme,
 		Cache:      controllers.Cache(),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
@@ -225,10 +241,12 @@ func (c *cluster) hasEvent(about client.Object, reason string) bool {
 	return false
 }
 
-// floor returns the snapshot in the registry's Secret.
-func (c *cluster) floor() wire.Access {
+// floor returns the snapshot in the Secret of the registry "charts".
+func (c *cluster) floor() wire.Access { return c.floorOf("charts") }
+
+func (c *cluster) floorOf(registry string) wire.Access {
 	c.t.Helper()
-	secret := c.accessSecret()
+	secret := c.accessSecretOf(registry)
 	if !c.exists(secret) {
 		return wire.Access{}
 	}
@@ -239,13 +257,16 @@ func (c *cluster) floor() wire.Access {
 	return a
 }
 
-func (c *cluster) accessSecret() *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: "charts-access"}}
+func (c *cluster) accessSecret() *corev1.Secret { return c.accessSecretOf("charts") }
+
+func (c *cluster) accessSecretOf(registry string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: registry + "-access"}}
 }
 
-// pod is a pod of the registry "charts".
+// pod is a pod of a registry.
 type pod struct {
 	c        *cluster
+	registry string
 	name, ip string
 	enforcer *access.Enforcer
 	asked    atomic.Int32
@@ -255,16 +276,23 @@ type pod struct {
 	stop  func() error
 }
 
-// startPod starts a ready pod of the registry, with an empty memory.
+// startPod starts a ready pod of the registry "charts", with an empty memory.
 func (c *cluster) startPod(name string) *pod {
 	c.t.Helper()
+	return c.startPodOf("charts", name)
+}
+
+func (c *cluster) startPodOf(registry, name string) *pod {
+	c.t.Helper()
 	n := ips.Add(1)
-	p := &pod{c: c, name: name, ip: fmt.Sprintf("10.1.%d.%d", n/250, n%250+1)}
-	p.enforcer = access.NewEnforcer(access.EnforcerOptions{Registry: c.namespace + "/charts", StateDir: c.t.TempDir()})
+	p := &pod{c: c, registry: registry, name: name, ip: fmt.Sprintf("10.1.%d.%d", n/250, n%250+1)}
+	p.enforcer = access.NewEnforcer(access.EnforcerOptions{
+		Registry: c.namespace + "/" + registry, StateDir: c.t.TempDir(), Audience: c.registry(nil).URL(), AllowedNetworks: issuertest.Loopback,
+	})
 	p.serve()
 	object := p.object()
 	object.Labels = map[string]string{
-		v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: "charts", v1alpha1.LabelServing: "true"}
+		v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelRegistry: registry, v1alpha1.LabelServing: "true"}
 	object.Spec = corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "registry", Image: "x"}}}
 	c.create(object)
 	object.Status = corev1.PodStatus{
@@ -283,7 +311,7 @@ func (c *cluster) startPod(name string) *pod {
 func (p *pod) serve() {
 	c := p.c
 	c.t.Helper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: "charts-admin"}}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: p.registry + "-admin"}}
 	c.eventually("the admin certificate is there", func() bool { return c.exists(secret) })
 	folder := c.t.TempDir()
 	for entry, content := range secret.Data {
@@ -300,7 +328,7 @@ func (p *pod) serve() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	handler := admin.Handler(admin.Options{Program: "test", Registry: c.namespace + "/charts", Enforcer: p.enforcer, Log: log})
+	handler := admin.Handler(admin.Options{Program: "test", Registry: c.namespace + "/" + p.registry, Enforcer: p.enforcer, Log: log})
 	server := &http.Server{TLSConfig: tlsConfig, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			document, _ := io.ReadAll(r.Body)
@@ -311,7 +339,7 @@ func (p *pod) serve() {
 				return
 			}
 			p.pushed.Add(1)
-			written := c.accessSecret()
+			written := c.accessSecretOf(p.registry)
 			if env.Client.Get(context.WithoutCancel(r.Context()), client.ObjectKeyFromObject(written), written) != nil {
 				return // Deleted by the test.
 			}
@@ -324,7 +352,12 @@ func (p *pod) serve() {
 	addresses.Store(net.JoinHostPort(p.ip, "5443"), listener.Addr().String())
 	p.stop = server.Close
 	c.t.Cleanup(func() {
-		server.Close()
+		// Not Close: a snapshot that is being kept would still be written into the folder that is removed next.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			c.t.Errorf("the admin port of the pod %s does not end: %v", p.name, err)
+		}
 		if p.early.Load() {
 			c.t.Error("a pod was sent a snapshot that was not in the Secret yet")
 		}
@@ -360,7 +393,7 @@ func (p *pod) admits(secret *corev1.Secret, scope wire.Scope) bool {
 // inForce reports whether the pod enforces what is in the Secret.
 func (p *pod) inForce() bool {
 	p.c.t.Helper()
-	state, floor := p.enforcer.State(), p.c.floor()
+	state, floor := p.enforcer.State(), p.c.floorOf(p.registry)
 	return state.Revision > 0 && state.Revision == floor.Revision && state.Digest == floor.Digest
 }
 
@@ -503,6 +536,10 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 	revoked := newToken(c.namespace, "revoked", func(token *v1alpha1.RegistryToken) { token.Spec.State = v1alpha1.TokenRevoked })
 	c.create(revoked)
 	c.eventuallyIs(revoked, v1alpha1.ConditionRevoked, metav1.ConditionTrue, "Confirmed")
+	policy := newPolicy(c.namespace, "ci", "kubernetes", `{"sub":"x"}`, nil)
+	c.create(policy)
+	c.policyIs(policy, v1alpha1.ConditionIssuersReachable, metav1.ConditionTrue, "Reachable")
+	c.policyIs(policy, v1alpha1.ConditionReady, metav1.ConditionTrue, "InForce")
 	c.eventually("the registry's status has settled", func() bool {
 		c.get(registry)
 		return meta.IsStatusConditionTrue(registry.Status.Conditions, v1alpha1.ConditionAccessConfirmed)

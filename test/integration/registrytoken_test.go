@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,8 +12,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -268,6 +271,15 @@ func TestOtherNamespacesNeedPermission(t *testing.T) {
 	})
 	c.create(writer)
 	c.eventuallyIs(writer, v1alpha1.ConditionStalled, metav1.ConditionTrue, "NamespaceNotAllowed")
+	c.update(registry, func() { registry.Spec.AllowedNamespaces.MaxScopes = writer.Spec.Scopes })
+	c.eventuallyIs(writer, v1alpha1.ConditionReady, metav1.ConditionTrue, "Published")
+	writing := c.issued(writer)
+	if !pod.admits(writing, wire.WritePackages) || pod.admits(writing, wire.DeletePackages) {
+		t.Error("the pod does not admit what the registry allows to other namespaces, or more")
+	}
+	c.update(registry, func() { registry.Spec.AllowedNamespaces.MaxScopes = nil })
+	c.eventuallyIs(writer, v1alpha1.ConditionStalled, metav1.ConditionTrue, "NamespaceNotAllowed")
+	c.eventually("the pod refuses the token that wants more", func() bool { return !pod.admits(writing, wire.ReadPackages) })
 
 	c.update(other, func() { delete(other.Labels, "example.com/charts") })
 	c.eventuallyIs(token, v1alpha1.ConditionStalled, metav1.ConditionTrue, "NamespaceNotAllowed")
@@ -329,49 +341,86 @@ func TestRevocationWaitsForEveryPod(t *testing.T) {
 	secret := c.issued(token)
 	c.eventuallyIs(token, v1alpha1.ConditionReady, metav1.ConditionTrue, "Published")
 
-	silent.cutOff()
-	c.delete(token)
-	object := silent.object()
-	c.eventually("the silent pod is out of the Service and being deleted", func() bool {
-		c.get(object)
-		_, serving := object.Labels[v1alpha1.LabelServing]
-		return !serving && !object.DeletionTimestamp.IsZero()
-	})
-	if !silent.admits(secret, wire.ReadPackages) {
-		t.Fatal("the silent pod was meant to still admit the token")
-	}
-	c.get(token)
-	if condition := meta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionRevoked); condition == nil ||
-		condition.Status != metav1.ConditionFalse || !strings.Contains(condition.Message, "charts-2") {
-		t.Errorf("the condition does not say which pod is waited for: %+v", condition)
-	}
-	silent.finish()
-	c.eventually("the token is gone when the pod is", func() bool { return !c.exists(token) })
+	c.waitsFor(silent, token, &token.Status.Conditions, func() bool { return silent.admits(secret, wire.ReadPackages) })
 }
 
 func TestRevocationNeverHangs(t *testing.T) {
-	c := newCluster(t)
-	for name, take := range map[string]func(registry *v1alpha1.HelmRegistry, pod *pod){
-		"no pods": func(_ *v1alpha1.HelmRegistry, pod *pod) { pod.finish() },
-		"no registry": func(registry *v1alpha1.HelmRegistry, pod *pod) {
-			pod.cutOff()
-			c.delete(registry)
-			c.eventually("the registry is gone", func() bool { return !c.exists(registry) })
-		},
-		"namespace is being deleted": func(registry *v1alpha1.HelmRegistry, pod *pod) {
-			pod.cutOff()
-			c.delete(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: registry.Namespace}})
-		},
-	} {
-		c.namespace = c.newNamespace(nil).Name
-		registry := c.registry(nil)
-		c.create(registry)
-		pod := c.startPod("charts-1")
+	neverHangs(t, func(c *cluster) client.Object {
 		token := newToken(c.namespace, "ci", nil)
 		c.create(token)
 		c.eventuallyIs(token, v1alpha1.ConditionReady, metav1.ConditionTrue, "Published")
-		take(registry, pod)
-		c.delete(token)
-		c.eventually(name+": the token is gone", func() bool { return !c.exists(token) })
+		return token
+	})
+}
+
+func TestTokenThatWasMadeElsewhere(t *testing.T) {
+	c := newCluster(t)
+	c.create(c.registry(nil))
+	pod := c.startPod("charts-1")
+	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: "me"}, StringData: map[string]string{"password": "mine"}}
+	c.create(foreign)
+	before := foreign.ResourceVersion
+	minted, err := access.Mint(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := &corev1.Secret{Data: map[string][]byte{"password": []byte(minted.Reveal())}}
+	token := newToken(c.namespace, "me", func(token *v1alpha1.RegistryToken) {
+		token.Spec.SecretSHA256, token.Spec.TTL = minted.SHA256(), &metav1.Duration{Duration: time.Hour}
+	})
+	c.create(token)
+	c.eventuallyIs(token, v1alpha1.ConditionReady, metav1.ConditionTrue, "Published")
+	if !pod.admits(mine, wire.ReadPackages) || pod.admits(mine, wire.WritePackages) {
+		t.Error("the pod does not admit exactly what the token's scopes say")
+	}
+	if token.Status.TokenID != minted.ID() || token.Status.SecretRef != nil || token.Annotations[v1alpha1.AnnotationIssuedAt] == "" {
+		t.Errorf("the object says %+v, %v", token.Status, token.Annotations)
+	}
+	c.delete(token)
+	c.eventually("the token is gone", func() bool { return !c.exists(token) })
+	if pod.admits(mine, wire.ReadPackages) {
+		t.Error("the pod admits the token of an object that is gone")
+	}
+	if c.get(foreign); foreign.ResourceVersion != before {
+		t.Error("a Secret that has the same name was touched")
+	}
+}
+
+func TestLastUseIsTold(t *testing.T) {
+	c := newCluster(t)
+	c.create(c.registry(nil))
+	pod := c.startPod("charts-1")
+	used, unused := newToken(c.namespace, "used", nil), newToken(c.namespace, "unused", nil)
+	c.create(used)
+	c.create(unused)
+	c.issued(unused)
+	secret := c.issued(used)
+	c.eventuallyIs(used, v1alpha1.ConditionPropagated, metav1.ConditionTrue, "Confirmed")
+	c.eventuallyIs(unused, v1alpha1.ConditionPropagated, metav1.ConditionTrue, "Confirmed")
+	if used.Status.LastUsed != nil {
+		t.Errorf("it was used at %v, before it was", used.Status.LastUsed)
+	}
+	before := time.Now().Truncate(access.UseBucket)
+	if !pod.admits(secret, wire.ReadPackages) {
+		t.Fatal("the pod does not admit the token")
+	}
+	c.eventually("the status tells of it", func() bool {
+		c.get(used)
+		return used.Status.LastUsed != nil
+	})
+	if at := used.Status.LastUsed.Time; at.Before(before) || !at.Equal(at.Truncate(access.UseBucket)) {
+		t.Errorf("the status says %v", at)
+	}
+
+	// More uses within ten minutes are no more writes.
+	version := used.ResourceVersion
+	pod.admits(secret, wire.ReadPackages)
+	asked := pod.asked.Load()
+	c.eventually("the pod was asked again", func() bool { return pod.asked.Load() >= asked+1 })
+	if c.get(used); used.ResourceVersion != version && used.Status.LastUsed.Time.Equal(before) {
+		t.Error("the status was written again")
+	}
+	if c.get(unused); unused.Status.LastUsed != nil {
+		t.Error("another token's use counts")
 	}
 }
