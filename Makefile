@@ -24,7 +24,7 @@ demo-down: ## Remove all that `make demo` started.
 ##@ Develop
 
 .PHONY: build generate verify lint fuzz bench
-build: ## Build both programs into bin/.
+build: ## Build the programs into bin/.
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
 generate: ## Write the deepcopy code, the CRDs and the roles anew from the sources.
 	hack/generate
@@ -32,10 +32,10 @@ verify: ## Check formatting, vet, shell scripts, go.mod, and that generated file
 	hack/verify
 lint: ## Run golangci-lint (built from source the first time, which takes minutes).
 	"$$(hack/tool golangci-lint)" run
-fuzz: ## Run each fuzz target for FUZZTIME (10s).
-	hack/fuzz "$(or $(FUZZTIME),10s)"
-bench: ## Print how fast the server starts and how much memory it then holds.
-	go run ./test/bench
+fuzz: ## Run each fuzz target for FUZZTIME (60s).
+	hack/fuzz "$(or $(FUZZTIME),60s)"
+bench: ## Measure the server beside others and write docs/benchmarks.md, 20 minutes; BENCH="-quick -only pull" does a part.
+	go run ./test/bench $(BENCH)
 
 ##@ Test
 
@@ -44,7 +44,7 @@ test: ## Run every test: verify, unit, API server, real pods.
 	hack/test
 test-unit: ## Run the tests that need nothing but Go, with the race detector.
 	hack/test unit
-test-integration: ## Run the tests against a real API server.
+test-integration: ## Run the tests against a real API server, the OCI suite, and clients of others.
 	hack/test integration
 test-e2e: ## Run the tests on real pods, with real helm 3 and helm 4.
 	hack/test e2e
