@@ -251,7 +251,7 @@ func TestUses(t *testing.T) {
 		tokens = append(tokens, token)
 		document.Tokens = append(document.Tokens, wire.Token{ID: token.ID(), SHA256: token.SHA256(), Scopes: wire.Scopes(), Charts: []string{"*"}})
 	}
-	if _, err := c.PushAccess(t.Context(), charts, "10.0.0.1", document.Encode()); err != nil {
+	if _, err := p.enforcer.Push(document.Encode()); err != nil {
 		t.Fatal(err)
 	}
 	uses, err := c.Uses(t.Context(), charts, "10.0.0.1")
