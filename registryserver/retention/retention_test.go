@@ -383,7 +383,7 @@ func check(t *testing.T, p retention.Policy, versions []retention.Version, r *ra
 
 // group is what KeepNewest counts together.
 func group(d retention.Decision) string {
-	_, err := semver.StrictNewVersion(strings.ReplaceAll(d.Tag, "_", "+"))
+	_, err := semver.StrictNewVersion(strings.ReplaceAll(strings.TrimPrefix(d.Tag, "v"), "_", "+"))
 	return fmt.Sprint(d.Rule, err == nil)
 }
 
