@@ -150,9 +150,10 @@ func (r *Reconciler) ask(ctx context.Context, key types.NamespacedName, pod *cor
 // judge says how far the newest snapshot has come.
 func (m *memory) judge(registry *v1alpha1.HelmRegistry, pods []*corev1.Pod, c compiled, taken bool) ledger.State {
 	s := ledger.State{
-		Revision: int64(m.newest.Access.Revision), //nolint:gosec // One more for each change: it stays far below 2^63.
-		Digest:   m.newest.Access.Digest,
-		Newest:   m.newest,
+		Generation: registry.Generation,
+		Revision:   int64(m.newest.Access.Revision), //nolint:gosec // One more for each change: it stays far below 2^63.
+		Digest:     m.newest.Access.Digest,
+		Newest:     m.newest,
 	}
 	var waiting, refusing []string
 	for _, pod := range pods {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -273,9 +274,9 @@ func rollOut(t *testing.T, r *v1alpha1.HelmRegistry) {
 	})
 }
 
-// confirm plays accesssync.
+// confirm plays accesssync, for this generation of the registry and all later ones.
 func confirm(r *v1alpha1.HelmRegistry) {
-	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Revision: 1, Confirmed: 1, Total: 1})
+	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Generation: math.MaxInt64, Revision: 1, Confirmed: 1, Total: 1})
 }
 
 // bringUp binds the claim, rolls out and confirms, until the registry is Ready.

@@ -40,9 +40,9 @@ func TestReadyOnlyWhenEverythingIsInForce(t *testing.T) {
 	condition(t, r, v1alpha1.ConditionAvailable, metav1.ConditionFalse, "ServiceNotReached")
 	cutOff.Store(false)
 	condition(t, r, v1alpha1.ConditionReady, metav1.ConditionFalse, "Pending")
-	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Revision: 3, Total: 1, Reason: ledger.ReasonWaitingForReplicas, Message: "waiting"})
+	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Generation: 1, Revision: 3, Total: 1, Reason: ledger.ReasonWaitingForReplicas, Message: "waiting"})
 	condition(t, r, v1alpha1.ConditionReady, metav1.ConditionFalse, ledger.ReasonWaitingForReplicas)
-	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Revision: 3, Confirmed: 1, Total: 1})
+	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Generation: 2, Revision: 3, Confirmed: 1, Total: 1})
 	condition(t, r, v1alpha1.ConditionReady, metav1.ConditionTrue, "Ready")
 
 	want := v1alpha1.HelmRegistryStatus{
@@ -625,3 +625,18 @@ func TestNoCallWasForbidden(t *testing.T) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// What the pods enforce is confirmed for the spec as it is, and not for the one before: who makes a registry private must not
+// be told that it is while pods answer strangers.
+func TestAccessIsConfirmedForTheSpecAsItIs(t *testing.T) {
+	r := registry(t, v1alpha1.HelmRegistrySpec{})
+	bringUp(t, r)
+	confirmed := func(generation int64) {
+		accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Generation: generation, Revision: 1, Confirmed: 1, Total: 1})
+	}
+	confirmed(r.Generation)
+	update(t, r, func(spec *v1alpha1.HelmRegistrySpec) { spec.Visibility = v1alpha1.VisibilityPublic })
+	condition(t, r, v1alpha1.ConditionAccessConfirmed, metav1.ConditionFalse, ledger.ReasonWaitingForReplicas)
+	confirmed(r.Generation)
+	condition(t, r, v1alpha1.ConditionAccessConfirmed, metav1.ConditionTrue, "Confirmed")
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 	"github.com/chartroom-dev/chartroom/controllers/internal/status"
 )
 
@@ -254,6 +255,8 @@ func (s *scope) accessConfirmed() status.Finding {
 		return status.Unknown("Pending", "the pods have not been asked yet which tokens they enforce")
 	case s.access.Reason != "":
 		return status.IsNot(s.access.Reason, s.access.Message)
+	case s.access.Generation < s.registry.Generation:
+		return status.IsNot(ledger.ReasonWaitingForReplicas, "the registry was changed, and the pods have not been told yet what that means for access")
 	case s.access.Total == 0 || s.access.Confirmed < s.access.Total:
 		return status.IsNot("WaitingForReplicas", fmt.Sprintf("%d of %d pods enforce revision %d of the access snapshot", s.access.Confirmed, s.access.Total, s.access.Revision))
 	}

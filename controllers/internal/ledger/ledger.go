@@ -83,6 +83,8 @@ func sameInstant(a, b *time.Time) bool {
 
 // State is how far the access snapshot of one registry has come. It is not changed after it was set.
 type State struct {
+	// Generation is that of the HelmRegistry that the newest snapshot was made for: nothing is known here of a later one.
+	Generation int64
 	// Revision and Digest are those of the newest snapshot.
 	Revision int64
 	Digest   string
