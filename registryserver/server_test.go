@@ -335,11 +335,14 @@ func TestSlowSenders(t *testing.T) {
 	if answer, err := http.ReadResponse(bufio.NewReader(trickling), nil); err != nil || answer.StatusCode != http.StatusRequestTimeout {
 		t.Errorf("a client that sends a byte now and then is answered %v, %v", answer, err)
 	}
+	// Its pauses are far below what it is allowed, so that a machine which is busy with other tests does not stretch one
+	// beyond that, and all together are above it.
+	patient := start(t, func(c *registryserver.Config) { c.Limits.ClientTimeout = registryserver.Duration(4 * time.Second) })
 	const step, steps = 32 << 10, 5
 	content := strings.Repeat("x", step*steps)
-	steady := r.dial()
-	r.send(steady, "POST", "/v2/acme/charts/web/blobs/uploads/?digest="+digest.FromString(content).String(), len(content))
-	tick := time.NewTicker(400 * time.Millisecond)
+	steady := patient.dial()
+	patient.send(steady, "POST", "/v2/acme/charts/web/blobs/uploads/?digest="+digest.FromString(content).String(), len(content))
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for range steps {
 		<-tick.C
