@@ -87,10 +87,17 @@ func startOperated(t *testing.T, change ...func(*registryserver.Config)) (*runni
 	}}}
 }
 
-func (r *running) push(client *http.Client, document []byte) (int, wire.AccessState) {
+func (r *running) push(client *http.Client, document []byte) (status int, state wire.AccessState) {
 	r.t.Helper()
-	address := "https://" + r.server.Addresses()["admin"].String() + wire.PathAccess
-	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodPut, address, bytes.NewReader(document))
+	status = r.admin(client, http.MethodPut, wire.PathAccess, document, &state)
+	return status, state
+}
+
+// admin makes a request to the admin port, and decodes the answer.
+func (r *running) admin(client *http.Client, method, path string, document []byte, into any) (status int) {
+	r.t.Helper()
+	address := "https://" + r.server.Addresses()["admin"].String() + path
+	request, err := http.NewRequestWithContext(r.t.Context(), method, address, bytes.NewReader(document))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -99,11 +106,10 @@ func (r *running) push(client *http.Client, document []byte) (int, wire.AccessSt
 		r.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	var state wire.AccessState
-	if err := json.NewDecoder(answer.Body).Decode(&state); err != nil {
+	if err := json.NewDecoder(answer.Body).Decode(into); err != nil {
 		r.t.Fatal(err)
 	}
-	return answer.StatusCode, state
+	return answer.StatusCode
 }
 
 // A new pod must not be sent requests with what a Secret said some time ago while the operator has something newer.

@@ -1,7 +1,6 @@
 package registryserver_test
 
 import (
-	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,22 +12,10 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
-func (r *running) purge(client *http.Client, method string) (int, wire.PurgeState) {
+func (r *running) purge(client *http.Client, method string) (status int, state wire.PurgeState) {
 	r.t.Helper()
-	request, err := http.NewRequestWithContext(r.t.Context(), method, "https://"+r.server.Addresses()["admin"].String()+wire.PathPurge, http.NoBody)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	answer, err := client.Do(request)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	var state wire.PurgeState
-	if err := json.NewDecoder(answer.Body).Decode(&state); err != nil {
-		r.t.Fatal(err)
-	}
-	return answer.StatusCode, state
+	status = r.admin(client, method, wire.PathPurge, nil, &state)
+	return status, state
 }
 
 // in keeps the content in a folder, and all else where it was.
