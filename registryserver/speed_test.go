@@ -39,21 +39,7 @@ func BenchmarkPull(b *testing.B) {
 		}
 		pulls[i] = target.Pull(chart)
 	}
-	b.ReportAllocs()
-	b.SetParallelism(8)
-	var next atomic.Int64
-	defer reportCPU(b)()
-	b.ResetTimer()
-	b.RunParallel(func(p *testing.PB) {
-		c := target.Dial()
-		defer c.Close()
-		for p.Next() {
-			if err := pulls[int(next.Add(1))%len(pulls)].Do(b.Context(), c); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
+	atOnce(b, target, func(c *load.Conn, n int) error { return pulls[n%len(pulls)].Do(b.Context(), c) })
 }
 
 // BenchmarkManifest is the path that tools which look for new versions take: the manifest by tag.
@@ -76,20 +62,9 @@ func BenchmarkManifest(b *testing.B) {
 		}
 		heads[i] = target.Head(http.MethodGet, "/v2/"+chart.Repository+"/manifests/"+chart.Tag, -1, "Accept: "+load.ManifestType)
 	}
-	b.ReportAllocs()
-	b.SetParallelism(8)
-	var next atomic.Int64
-	defer reportCPU(b)()
-	b.ResetTimer()
-	b.RunParallel(func(p *testing.PB) {
-		c := target.Dial()
-		defer c.Close()
-		for p.Next() {
-			if _, err := c.Do(b.Context(), http.StatusOK, heads[int(next.Add(1))%len(heads)], nil); err != nil {
-				b.Error(err)
-				return
-			}
-		}
+	atOnce(b, target, func(c *load.Conn, n int) error {
+		_, err := c.Do(b.Context(), http.StatusOK, heads[n%len(heads)], nil)
+		return err
 	})
 }
 
@@ -106,6 +81,12 @@ func BenchmarkPush(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	atOnce(b, target, func(c *load.Conn, n int) error { return target.Push(b.Context(), c, charts[n]) })
+}
+
+// atOnce measures an operation over several connections at the same time; n counts from 0.
+func atOnce(b *testing.B, target *load.Target, operation func(c *load.Conn, n int) error) {
+	b.Helper()
 	b.ReportAllocs()
 	b.SetParallelism(8)
 	var next atomic.Int64
@@ -115,7 +96,7 @@ func BenchmarkPush(b *testing.B) {
 		c := target.Dial()
 		defer c.Close()
 		for p.Next() {
-			if err := target.Push(b.Context(), c, charts[next.Add(1)-1]); err != nil {
+			if err := operation(c, int(next.Add(1)-1)); err != nil {
 				b.Error(err)
 				return
 			}
