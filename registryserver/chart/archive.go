@@ -13,9 +13,10 @@ import (
 	"unicode/utf8"
 )
 
+// MaxArchiveBytes bounds an archive, compressed as well as not. Helm reads no larger one.
+const MaxArchiveBytes = 100 << 20
+
 const (
-	// maxArchiveBytes bounds an archive, compressed as well as not. Helm reads no larger one.
-	maxArchiveBytes = 100 << 20
 	// maxRatio is how many bytes each compressed one may become. Charts have been seen with 40. What is smaller than
 	// minBound when it is uncompressed does no harm.
 	maxRatio = 200
@@ -36,7 +37,7 @@ const (
 // the archive but the Chart.yaml is held in memory. An archive that is not a sound chart is a
 // *repository.InvalidManifestError; an error of archive itself is passed on, wrapped.
 func Scan(ctx context.Context, archive io.Reader, size int64) (Metadata, error) {
-	chartYAML, err := new(scanner).scan(ctx, archive, size)
+	chartYAML, err := new(scanner).scan(ctx, archive, size, nil)
 	if err != nil {
 		return Metadata{}, err
 	}
@@ -51,8 +52,12 @@ type scanner struct {
 	stream stream
 }
 
-// scan returns the Chart.yaml of an archive.
-func (s *scanner) scan(ctx context.Context, archive io.Reader, size int64) (chartYAML []byte, err error) {
+// visit is shown each file of an archive beside its Chart.yaml, by its path below the chart's directory, and may read it:
+// all of it, or nothing. Where it returns an error, that is the scan's.
+type visit func(name string, size int64, content io.Reader) (read bool, err error)
+
+// scan returns the Chart.yaml of an archive. visit may be nil.
+func (s *scanner) scan(ctx context.Context, archive io.Reader, size int64, visit visit) (chartYAML []byte, err error) {
 	s.source = source{ctx: ctx, r: archive}
 	defer func() {
 		// A scanner that waits for the next archive must not keep this one.
@@ -71,8 +76,8 @@ func (s *scanner) scan(ctx context.Context, archive io.Reader, size int64) (char
 	}
 	// Of several members behind one another some programs read the first, and others all.
 	s.zip.Multistream(false)
-	s.stream = stream{r: &s.zip, left: min(maxArchiveBytes, max(minBound, maxRatio*min(size, maxArchiveBytes)))}
-	if chartYAML, err = s.entries(); err != nil {
+	s.stream = stream{r: &s.zip, left: min(MaxArchiveBytes, max(minBound, maxRatio*min(size, MaxArchiveBytes)))}
+	if chartYAML, err = s.entries(visit); err != nil {
 		return nil, err
 	}
 	if err := s.end(); err != nil {
@@ -81,7 +86,7 @@ func (s *scanner) scan(ctx context.Context, archive io.Reader, size int64) (char
 	return chartYAML, nil
 }
 
-func (s *scanner) entries() (chartYAML []byte, err error) {
+func (s *scanner) entries(visit visit) (chartYAML []byte, err error) {
 	var (
 		reader = tar.NewReader(&s.stream)
 		root   string
@@ -119,6 +124,16 @@ func (s *scanner) entries() (chartYAML []byte, err error) {
 			return nil, refuse("the chart archive has more than one directory at its root: %.100q and %.100q", root, first)
 		}
 		if rest != "Chart.yaml" {
+			if visit != nil && h.Typeflag == tar.TypeReg {
+				s.stream.allowed = h.Size
+				read, err := visit(rest, h.Size, reader)
+				if err != nil {
+					return nil, damaged(err)
+				}
+				if read {
+					unread = 0
+				}
+			}
 			continue
 		}
 		if found {
@@ -139,7 +154,7 @@ func (s *scanner) entries() (chartYAML []byte, err error) {
 
 // end reads what is behind the last entry, where nothing may be but the zeros that fill the last blocks.
 func (s *scanner) end() error {
-	s.stream.allowed = maxArchiveBytes
+	s.stream.allowed = MaxArchiveBytes
 	var buffer [4096]byte
 	for {
 		n, err := s.stream.Read(buffer[:])
@@ -175,7 +190,7 @@ func checkGlobal(h *tar.Header) error {
 // checkEntry refuses what could leave the directory that a chart is unpacked into, and what programs read differently.
 // It returns the path's first element and what is behind it.
 func checkEntry(h *tar.Header) (root, rest string, err error) {
-	if h.Size > maxArchiveBytes {
+	if h.Size > MaxArchiveBytes {
 		return "", "", tooLarge()
 	}
 	name := h.Name
@@ -237,7 +252,7 @@ func damaged(err error) error {
 }
 
 func tooLarge() error {
-	return refuse("the chart archive becomes too large when it is uncompressed: at most %d MiB and %d times its size are allowed", maxArchiveBytes>>20, maxRatio)
+	return refuse("the chart archive becomes too large when it is uncompressed: at most %d MiB and %d times its size are allowed", MaxArchiveBytes>>20, maxRatio)
 }
 
 // source passes on what storage gives and keeps what went wrong with it, for which the archive is not to blame.

@@ -134,8 +134,8 @@ func (c *Rules) read(ctx context.Context, r *repository.Repository, m manifest) 
 	if m.Config.Size > maxMetadataBytes {
 		return Metadata{}, refuse("the chart's config has %d bytes; at most %d are allowed", m.Config.Size, maxMetadataBytes)
 	}
-	if content.Size > maxArchiveBytes {
-		return Metadata{}, refuse("the chart archive has %d bytes; at most %d are allowed", content.Size, maxArchiveBytes)
+	if content.Size > MaxArchiveBytes {
+		return Metadata{}, refuse("the chart archive has %d bytes; at most %d are allowed", content.Size, MaxArchiveBytes)
 	}
 	leave, err := enter(ctx, c.scanning)
 	if err != nil {
@@ -157,7 +157,7 @@ func (c *Rules) read(ctx context.Context, r *repository.Repository, m manifest) 
 	if err := withBlob(ctx, r, content, func(blob io.Reader) (err error) {
 		s, _ := c.scanners.Get().(*scanner)
 		defer c.scanners.Put(s)
-		chartYAML, err = s.scan(ctx, blob, content.Size)
+		chartYAML, err = s.scan(ctx, blob, content.Size, nil)
 		return err
 	}); err != nil {
 		return Metadata{}, err

@@ -93,10 +93,11 @@ func (r *Repository) Name() string { return r.name }
 const chartsPrefix = "charts/"
 
 // isBeside is true for what this program keeps outside of all charts and can do without: the counters of what is
-// stored, who does which work, what was pulled, what is about to be deleted, and what the trials of the storage write
-// and delete again. A server that is ending may write some of it after the rest was deleted.
+// stored, who does which work, what was pulled and how often, what is about to be deleted, what others are yet to be told,
+// what speeds the inventory up, and what the trials of the storage write and delete again. A server that is ending may
+// write some of it after the rest was deleted.
 func isBeside(key string) bool {
-	for _, prefix := range []string{"usage/", "leases/", "pulls/", "retention/", "check/"} {
+	for _, prefix := range []string{"usage/", "leases/", "pulls/", "downloads/", "inventory/", "retention/", "events/", "check/"} {
 		if strings.HasPrefix(key, prefix) {
 			return true
 		}

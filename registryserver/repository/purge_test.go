@@ -111,7 +111,7 @@ func TestPurgeRefusesWhatIsNotTheRegistrys(t *testing.T) {
 // A server that was ending may have written these after the rest was deleted.
 func TestWhatIsBesideTheChartsMakesNoBucketSomebodys(t *testing.T) {
 	b := newBucket(t)
-	for _, key := range []string{"leases/sweep.json", "usage/replicas/a", "check/race-1"} {
+	for _, key := range []string{"leases/sweep.json", "usage/replicas/a", "check/race-1", "downloads/parts/a-1", "inventory/changes/a.json"} {
 		putObject(t, b, key, "{}")
 	}
 	ok(t, repository.Purge(t.Context(), b, owner, func(int64) {}))

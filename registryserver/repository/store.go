@@ -54,6 +54,13 @@ type Options struct {
 	Grace time.Duration
 	// Unlinked, when not nil, is called when something in a repository may have become garbage.
 	Unlinked func(repository string)
+	// Tagged, when not nil, is called after each attempt of this store to put, move or delete a tag, whatever came of it. It
+	// must be quick, and is called from many goroutines.
+	Tagged func(repository, tag string)
+	// Record, when not nil, is called before a tag begins to stand for something else, or ends to, unless it is one of
+	// ExemptTag. An error breaks the push or delete off. mark is kept with the tag; it tells this change from all others.
+	// done is called once it is certain whether the change was made, and not at all where that cannot be known.
+	Record func(ctx context.Context, c Change) (mark string, done func(happened bool), err error)
 	// Cache bounds what is kept in memory.
 	Cache CacheOptions
 	// Now is the clock; nil means time.Now.

@@ -21,6 +21,12 @@ type tagObject struct {
 	Size      int64         `json:"size"`
 	PushedAt  time.Time     `json:"pushedAt"`
 	PushedBy  string        `json:"pushedBy"`
+	// Mark is what Options.Record gave the change that made the tag stand for this.
+	Mark string `json:"mark,omitempty"`
+}
+
+func tagOf(m Manifest, at time.Time, by, mark string) tagObject {
+	return tagObject{Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, PushedAt: at.UTC(), PushedBy: by, Mark: mark}
 }
 
 // ErrTagDamaged says that nothing tells any more what a tag stood for. It is bucket.ErrUnavailable too, so that nobody takes
@@ -106,14 +112,12 @@ func (r *Repository) checkTag(ctx context.Context, tag string, d digest.Digest) 
 
 // putTag points a tag at a manifest that is stored.
 func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) error {
-	content, err := json.Marshal(tagObject{Digest: m.Digest, MediaType: m.MediaType, Size: m.Size, PushedAt: r.s.o.Now().UTC(), PushedBy: by})
-	if err != nil {
-		return fmt.Errorf("store tag %s: %w", tag, err)
+	if r.s.recorded(tag) {
+		return r.putRecordedTag(ctx, m, tag, by)
 	}
-	condition := bucket.Condition{Absent: true}
+	object, condition := tagOf(m, r.s.o.Now(), by, ""), bucket.Condition{Absent: true}
 	for {
-		err := r.s.write(ctx, r.tagKey(tag), content, condition)
-		r.s.cache.remove(r.tagKey(tag))
+		err := r.writeTag(ctx, tag, object, condition)
 		if err == nil {
 			if condition.ETag != "" {
 				r.unlinked() // What the tag stood for before.
@@ -121,7 +125,7 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) err
 			return nil
 		}
 		if !errors.Is(err, bucket.ErrExists) && !errors.Is(err, bucket.ErrChanged) {
-			return fmt.Errorf("store tag %s: %w", tag, err)
+			return err
 		}
 		stands, info, err := r.readTag(ctx, tag)
 		switch {
@@ -140,17 +144,47 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) err
 	}
 }
 
+func (r *Repository) writeTag(ctx context.Context, tag string, t tagObject, c bucket.Condition) error {
+	content, err := json.Marshal(t)
+	if err == nil {
+		err = r.s.write(ctx, r.tagKey(tag), content, c)
+		r.touched(tag)
+	}
+	if err != nil {
+		return fmt.Errorf("store tag %s: %w", tag, err)
+	}
+	return nil
+}
+
+func (r *Repository) removeTag(ctx context.Context, tag, etag string) error {
+	err := r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: etag})
+	r.touched(tag)
+	if err != nil {
+		return fmt.Errorf("delete tag %s: %w", tag, err)
+	}
+	return nil
+}
+
+// touched is called after an attempt to change a tag, also one that failed: its answer may have been lost.
+func (r *Repository) touched(tag string) {
+	r.s.cache.remove(r.tagKey(tag))
+	if r.s.o.Tagged != nil {
+		r.s.o.Tagged(r.name, tag)
+	}
+}
+
 // deleteTag removes a tag that is there; with an ETag, only if that is the tag's, and otherwise it is bucket.ErrChanged.
 func (r *Repository) deleteTag(ctx context.Context, tag, etag string) error {
+	if r.s.recorded(tag) {
+		return r.deleteRecordedTag(ctx, tag, etag)
+	}
 	if _, err := r.s.bucket.Head(ctx, r.tagKey(tag)); errors.Is(err, bucket.ErrNotFound) {
 		return fmt.Errorf("%w: %s has no tag %s", ErrManifestUnknown, r.name, tag)
 	} else if err != nil {
 		return fmt.Errorf("delete tag %s: %w", tag, err)
 	}
-	err := r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: etag})
-	r.s.cache.remove(r.tagKey(tag))
-	if err != nil {
-		return fmt.Errorf("delete tag %s: %w", tag, err)
+	if err := r.removeTag(ctx, tag, etag); err != nil {
+		return err
 	}
 	r.unlinked()
 	return nil
@@ -190,14 +224,15 @@ func (r *Repository) deleteTagsOf(ctx context.Context, d digest.Digest, seen map
 
 func (r *Repository) deleteTagOf(ctx context.Context, tag string, d digest.Digest) error {
 	t, info, err := r.readTag(ctx, tag)
-	if err == nil && t.Digest == d {
-		err = r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: info.ETag})
-		r.s.cache.remove(r.tagKey(tag))
+	if err == nil && t.Digest == d && r.s.recorded(tag) {
+		err = r.removeRecordedTag(ctx, tag, t, info.ETag)
+	} else if err == nil && t.Digest == d {
+		err = r.removeTag(ctx, tag, info.ETag)
 	}
-	if err != nil && !errors.Is(err, bucket.ErrNotFound) && !errors.Is(err, bucket.ErrChanged) {
-		return fmt.Errorf("delete tag %s: %w", tag, err)
+	if errors.Is(err, bucket.ErrNotFound) || errors.Is(err, bucket.ErrChanged) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // Tags lists at most n tags greater than last, in ascending byte order; n of 0 means all. last need not exist. more

@@ -62,10 +62,10 @@ func TestVerifyKnowsWhatIsBesideTheCharts(t *testing.T) {
 	t.Parallel()
 	b := newBucket(t)
 	s := openStore(t, b, repository.Options{})
-	for _, key := range []string{"probe", "usage/base.json", "usage/replicas/a.json", "check/race-1", "leases/sweep.json"} {
+	for _, key := range []string{"probe", "usage/base.json", "usage/replicas/a.json", "check/race-1", "leases/sweep.json", "pulls/web/a.json", "downloads/folded", "downloads/parts/a-1", "inventory/cache", "inventory/changes/a.json"} {
 		putObject(t, b, key, "{}")
 	}
-	if problems, summary := verify(t, s, repository.VerifyOptions{}); problems != nil || summary.Objects != 6 {
+	if problems, summary := verify(t, s, repository.VerifyOptions{}); problems != nil || summary.Objects != 11 {
 		t.Errorf("%q %+v", problems, summary)
 	}
 }

@@ -25,8 +25,8 @@ type Version struct {
 	// PushedAt is when the tag was pushed, by the clock of the server that took it, and PushedBy who pushed it.
 	PushedAt time.Time
 	PushedBy string
-	// etag is that of the tag's object.
-	etag string
+	// ETag is that of the tag's object: another one as soon as the tag was pushed again.
+	ETag string
 }
 
 // Versions reads every tag of the repository, which costs a request for each, and keeps none of them in the store's
@@ -56,7 +56,7 @@ func (r *Repository) Versions(ctx context.Context) ([]Version, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			versions = append(versions, Version{
-				Tag: tag, Digest: t.Digest, MediaType: t.MediaType, Size: t.Size, PushedAt: t.PushedAt, PushedBy: t.PushedBy, etag: info.ETag,
+				Tag: tag, Digest: t.Digest, MediaType: t.MediaType, Size: t.Size, PushedAt: t.PushedAt, PushedBy: t.PushedBy, ETag: info.ETag,
 			})
 			return nil
 		})
@@ -74,5 +74,5 @@ func (r *Repository) Versions(ctx context.Context) ([]Version, error) {
 // DeleteVersion removes a tag, as DeleteManifest does, if it is still as Versions read it. One that was moved or pushed
 // again meanwhile stays, which is bucket.ErrChanged; one that was deleted is ErrManifestUnknown, or bucket.ErrChanged.
 func (r *Repository) DeleteVersion(ctx context.Context, v Version) error {
-	return r.deleteTag(ctx, v.Tag, v.etag)
+	return r.deleteTag(ctx, v.Tag, v.ETag)
 }

@@ -1,0 +1,72 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"time"
+)
+
+// WriteCache writes the cache now.
+func (i *Inventory) WriteCache(ctx context.Context) error {
+	i.cache.mu.Lock()
+	defer i.cache.mu.Unlock()
+	return i.writeCache(ctx)
+}
+
+// CacheIfDue writes it if it is due at that time.
+func (i *Inventory) CacheIfDue(ctx context.Context, now time.Time) error {
+	return i.cacheIfDue(ctx, now)
+}
+
+// Tidy removes what processes told that are gone, if that is due at that time.
+func (i *Inventory) Tidy(ctx context.Context, now time.Time) error { return i.tidyIfDue(ctx, now) }
+
+// Compare compares everything, as is done now and then.
+func (i *Inventory) Compare(ctx context.Context) error { return i.compare(ctx, true) }
+
+// Hear takes over what others have changed.
+func (i *Inventory) Hear(ctx context.Context) error {
+	_, err := i.hear(ctx)
+	return err
+}
+
+// ReadCache reads what a cache has, and writes it again.
+func ReadCache(content []byte) (again []byte, err error) {
+	s, err := decodeSnapshot(bytes.NewReader(content))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range s.contents {
+		for _, r := range c.records {
+			r.version(0, time.Time{})
+		}
+	}
+	var b bytes.Buffer
+	err = s.encode(&b)
+	return b.Bytes(), err
+}
+
+// ReadTold reads what a process has told, and returns what it says was changed since a change.
+func ReadTold(content []byte, n uint64) (charts []string, known bool, err error) {
+	t, err := decodeTold(content)
+	if err != nil {
+		return nil, false, err
+	}
+	charts, known = t.since(n)
+	return charts, known, nil
+}
+
+// ErrCache says that something is no cache.
+var ErrCache = errCache
+
+// MaxEntryBytes bounds an entry of the index.
+const MaxEntryBytes = maxEntryBytes
+
+// Told is what is told of changes in charts, one behind the other.
+func Told(charts []string) any {
+	t := told{Charts: map[string]uint64{}}
+	for _, chart := range charts {
+		t.note(chart)
+	}
+	return t
+}
