@@ -110,17 +110,32 @@ func (p *Policy) decide(id Identity, chart string, now time.Time, needed ...wire
 	return deny("this token may %s but not %s charts here: it lacks the scope %s", may, verb(lacks[0]), lacks[0])
 }
 
-// readsAll judges whether id may read whatever chart at that instant.
-func (p *Policy) readsAll(id Identity, now time.Time) bool {
+// hasForAll judges whether id has a scope on whatever chart at that instant.
+func (p *Policy) hasForAll(id Identity, scope wire.Scope, now time.Time) bool {
 	if id.Anonymous {
-		return p.public
+		return p.public && scope == wire.ReadPackages
 	}
-	if id.session != nil && !slices.Contains(id.session.Scopes, wire.ReadPackages) {
+	if id.session != nil && !slices.Contains(id.session.Scopes, scope) {
 		return false
 	}
 	return slices.ContainsFunc(p.entries(id, now), func(e entry) bool {
-		return slices.Contains(e.scopes, wire.ReadPackages) && slices.Contains(e.charts, "*")
+		return slices.Contains(e.scopes, scope) && slices.Contains(e.charts, "*")
 	})
+}
+
+// scopes are those that id has on any chart at that instant.
+func (p *Policy) scopes(id Identity, now time.Time) []wire.Scope {
+	if id.Anonymous {
+		if p.public {
+			return []wire.Scope{wire.ReadPackages}
+		}
+		return nil
+	}
+	has := scopesOf(p.entries(id, now))
+	if id.session != nil {
+		has = slices.DeleteFunc(has, func(s wire.Scope) bool { return !slices.Contains(id.session.Scopes, s) })
+	}
+	return has
 }
 
 // entries are what the snapshot grants the identity, as it was proved for this request.

@@ -349,7 +349,7 @@ func (e *Enforcer) Authenticate(ctx context.Context, c Credentials) (Identity, e
 	case !c.Present:
 		return Identity{ID: "anonymous", Anonymous: true}, nil
 	case strings.HasPrefix(c.Secret, sessionPrefix):
-		return e.authenticateSession(c.Secret)
+		return e.authenticateSession(c.Secret, false)
 	case !strings.HasPrefix(c.Secret, tokenPrefix) && strings.Contains(c.Secret, "."):
 		return e.authenticateOIDC(ctx, c.Secret)
 	}
@@ -381,7 +381,7 @@ func (e *Enforcer) AuthorizePush(id Identity, chart string) Decision {
 
 // ReadsAll reports whether id may read every chart that there can be, by the snapshot in force now.
 func (e *Enforcer) ReadsAll(id Identity) bool {
-	return e.current.Load().policy.readsAll(id, e.options.Now())
+	return e.current.Load().policy.hasForAll(id, wire.ReadPackages, e.options.Now())
 }
 
 func isClosed(c chan struct{}) bool {

@@ -65,6 +65,8 @@ type session struct {
 	Fingerprint []byte `json:"fingerprint,omitempty"`
 	// Bearer is who an OIDC token was about.
 	Bearer *sessionBearer `json:"bearer,omitempty"`
+	// Browser is true of one that is a browser's cookie, and good for nothing else.
+	Browser bool `json:"browser,omitempty"`
 }
 
 // sessionBearer is a bearer as a session token carries it.
@@ -98,21 +100,27 @@ func (e *Enforcer) Exchange(ctx context.Context, secret string, scopes []wire.Sc
 	if lacks := without(scopes, has); len(lacks) > 0 || len(scopes) == 0 {
 		return Session{}, fmt.Errorf("%w: it has %s", ErrScope, listScopes(has, " and "))
 	}
-	s := session{Registry: e.options.Registry, Expires: now.Add(SessionLifetime).Unix(), Scopes: scopes}
+	return e.issue(id, session{Expires: now.Add(SessionLifetime).Unix(), Scopes: scopes}, maxSessionBytes)
+}
+
+// issue makes a session token of at most so many bytes that stands for what id does.
+func (e *Enforcer) issue(id Identity, s session, most int) (Session, error) {
+	s.Registry = e.options.Registry
 	if id.bearer == nil {
 		s.Token, s.Fingerprint = strings.TrimPrefix(id.ID, tokenPrefix), id.fingerprint[:]
 	} else {
 		t := id.bearer.token
 		s.Bearer = &sessionBearer{
 			Issuer: t.Issuer, Subject: id.Subject, Audience: t.Audience, Lifetime: t.Lifetime,
-			Trusted: p.admit(id.bearer).fingerprints, Claims: t.Claims,
+			Trusted: e.current.Load().policy.admit(id.bearer).fingerprints, Claims: t.Claims,
 		}
 	}
-	token, err := s.sign(e.options.SessionKeys()[0])
+	token, err := s.sign(e.options.SessionKeys()[0], most)
 	if err != nil {
 		return Session{}, err
 	}
-	return Session{Token: token, Scopes: scopes, Lifetime: time.Unix(s.Expires, 0).Sub(now).Truncate(time.Second), Identity: id}, nil
+	lifetime := time.Unix(s.Expires, 0).Sub(e.options.Now()).Truncate(time.Second)
+	return Session{Token: token, Scopes: s.Scopes, Lifetime: lifetime, Identity: id}, nil
 }
 
 // scopesOf lists what any of the entries grants, in the order in which scopes are documented.
@@ -126,7 +134,7 @@ func scopesOf(entries []entry) []wire.Scope {
 	return has
 }
 
-func (s session) sign(key []byte) (string, error) {
+func (s session) sign(key []byte, most int) (string, error) {
 	var id [sessionIDLength / 2]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return "", fmt.Errorf("making a session token: %w", err)
@@ -137,7 +145,7 @@ func (s session) sign(key []byte) (string, error) {
 	}
 	signed := sessionPrefix + hex.EncodeToString(id[:]) + "_" + base64.RawURLEncoding.EncodeToString(claims)
 	token := signed + "." + base64.RawURLEncoding.EncodeToString(signatureOf(key, signed))
-	if len(token) > maxSessionBytes {
+	if len(token) > most {
 		return "", ErrTooLarge
 	}
 	return token, nil
@@ -150,11 +158,14 @@ func signatureOf(key []byte, signed string) []byte {
 	return mac.Sum(nil)
 }
 
-// authenticateSession reads a session token, and judges its parent by the snapshot in force.
-func (e *Enforcer) authenticateSession(secret string) (Identity, error) {
+// authenticateSession reads a session token, a browser's or another, and judges its parent by the snapshot in force.
+func (e *Enforcer) authenticateSession(secret string, browser bool) (Identity, error) {
 	s, err := e.readSession(secret)
 	if err != nil {
 		return Identity{}, refuse(secret, "the session token is wrong: %v", err)
+	}
+	if s.Browser != browser {
+		return Identity{}, refuse(secret, "the session token is used where it is not meant to be: that of a browser is good for pages alone, and no other is")
 	}
 	expires, now := time.Unix(s.Expires, 0), e.options.Now()
 	if !now.Before(expires) {

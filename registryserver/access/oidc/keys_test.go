@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -582,42 +581,6 @@ func TestAddressesThatAreNotDialled(t *testing.T) {
 	}
 	if n := i.Requests(issuertest.DiscoveryPath); n != 0 {
 		t.Errorf("the issuer got %d requests", n)
-	}
-}
-
-func TestRefuseAddress(t *testing.T) {
-	allowed := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd01::/16")}
-	for address, network := range map[string]string{"8.8.8.8:443": "tcp4", "10.1.2.3:443": "tcp4", "[::ffff:10.1.2.3]:443": "tcp6", "[2606:4700::1]:8443": "tcp6", "[fd01::1]:443": "tcp6"} {
-		if err := oidc.RefuseAddress(network, address, allowed); err != nil {
-			t.Errorf("%s: %v", address, err)
-		}
-	}
-	for address, network := range map[string]string{
-		"10.2.0.1:443": "tcp4", "[::ffff:127.0.0.1]:443": "tcp6", "[::ffff:169.254.169.254]:443": "tcp6", "[fd02::1]:443": "tcp6", "[fe80::1%eth0]:443": "tcp6",
-		"[64:ff9b::a00:1]:443": "tcp6", "[::1]:443": "tcp6", "8.8.8.8:53": "udp4", "issuer.example:443": "tcp4", "/run/docker.sock": "unix",
-	} {
-		if err := oidc.RefuseAddress(network, address, allowed); err == nil {
-			t.Errorf("%s would be dialled", address)
-		}
-	}
-	// The first and last addresses of the networks that are not part of the public Internet.
-	for _, ends := range [][2]string{
-		{"0.0.0.0", "0.255.255.255"}, {"10.0.0.0", "10.0.255.255"}, {"10.2.0.0", "10.255.255.255"}, {"100.64.0.0", "100.127.255.255"},
-		{"127.0.0.0", "127.255.255.255"}, {"169.254.0.0", "169.254.255.255"}, {"172.16.0.0", "172.31.255.255"}, {"192.0.0.0", "192.0.0.255"},
-		{"192.0.2.0", "192.0.2.255"}, {"192.88.99.0", "192.88.99.255"}, {"192.168.0.0", "192.168.255.255"}, {"198.18.0.0", "198.19.255.255"},
-		{"198.51.100.0", "198.51.100.255"}, {"203.0.113.0", "203.0.113.255"}, {"224.0.0.0", "239.255.255.255"}, {"240.0.0.0", "255.255.255.255"},
-		{"::", "::ffff:ffff"}, {"64:ff9b::", "64:ff9b::ffff:ffff"}, {"64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff"},
-		{"100::", "100::ffff:ffff:ffff:ffff"}, {"2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"},
-		{"2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"}, {"2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
-		{"3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"}, {"5f00::", "5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
-		{"fc00::", "fd00:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, {"fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
-		{"fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}, {"ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
-	} {
-		for _, address := range ends {
-			if err := oidc.RefuseAddress("tcp6", net.JoinHostPort(address, "443"), allowed); err == nil {
-				t.Errorf("%s would be dialled", address)
-			}
-		}
 	}
 }
 

@@ -9,26 +9,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/egress"
 	"github.com/chartroom-dev/chartroom/registryserver/strictjson"
 )
 
 const (
-	fetchTimeout      = 5 * time.Second
-	discoveryPath     = "/.well-known/openid-configuration"
-	defaultMaxAge     = time.Hour
-	minMaxAge         = 5 * time.Minute
-	maxMaxAge         = 24 * time.Hour
-	maxResponseHeader = 64 << 10
-	maxAddressBytes   = 1024
+	fetchTimeout    = 5 * time.Second
+	discoveryPath   = "/.well-known/openid-configuration"
+	defaultMaxAge   = time.Hour
+	minMaxAge       = 5 * time.Minute
+	maxMaxAge       = 24 * time.Hour
+	maxAddressBytes = 1024
 )
 
 // Source is where the keys of an issuer come from. Keys of one source prove nothing to who trusts another, even for the
@@ -62,70 +60,14 @@ func (s Source) Fingerprint() string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
-// client makes what asks the issuer: over TLS alone, without a proxy, without following redirects, and at no address
-// that dial refuses.
+// client makes what asks the issuer.
 func (s Source) client(allowed []netip.Prefix) *http.Client {
-	dialer := &net.Dialer{Timeout: fetchTimeout, Control: func(network, address string, _ syscall.RawConn) error {
-		return refuseAddress(network, address, allowed)
-	}}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
 		config.RootCAs = x509.NewCertPool()
 		config.RootCAs.AppendCertsFromPEM([]byte(s.CA))
 	}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        config,
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: maxResponseHeader,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// refuseAddress judges an address that a name led to, immediately before it is dialled: whoever answers for the name
-// must not choose what is behind our firewall.
-func refuseAddress(network, address string, allowed []netip.Prefix) error {
-	target, err := netip.ParseAddrPort(address)
-	if err != nil || network != "tcp4" && network != "tcp6" {
-		return fmt.Errorf("%s %q is not dialled", network, address)
-	}
-	ip := target.Addr().WithZone("").Unmap()
-	for _, prefix := range allowed {
-		if prefix.Contains(ip) {
-			return nil
-		}
-	}
-	if isPublic(ip) {
-		return nil
-	}
-	return fmt.Errorf("the address %s is not a public one, and not in a network that the administrator allowed", ip)
-}
-
-// notPublic are networks that are not part of the public Internet, beside those that netip knows (IANA's registries of
-// special-purpose addresses). What translates to IPv4 is refused whole: it could lead to any of the others.
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
-	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
-	netip.MustParsePrefix("3fff::/20"), netip.MustParsePrefix("5f00::/16"), netip.MustParsePrefix("::/96"),
-	netip.MustParsePrefix("fec0::/10"),
-}
-
-func isPublic(ip netip.Addr) bool {
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
-		return false
-	}
-	for _, prefix := range notPublic {
-		if prefix.Contains(ip) {
-			return false
-		}
-	}
-	return true
+	return egress.Client(egress.Options{Allowed: allowed, Timeout: fetchTimeout, TLS: config})
 }
 
 // fetch asks the issuer for its keys, and for how long they are good.
