@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chartroom-dev/chartroom/registryserver/access/accesstest"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -61,19 +62,10 @@ func uploadCall(query string) func(r *registry) call {
 	}
 }
 
-// nobody is what the grants of credentials that are not valid are.
-const nobody = "-"
+// credentials are what requests come with, and nobody what those are granted that are not valid.
+var credentials = accesstest.Grants()
 
-// credentials are what requests come with, and what each is granted for the chart: letters of r, w and d.
-var credentials = map[string]string{
-	"read": "r", "write": "w", "delete": "d", "read and write": "rw", "all": "rwd", "another": "rwd", "all of another chart": "",
-	"OIDC read": "r", "OIDC write": "w", "OIDC read and write": "rw", "OIDC delete": "d", "OIDC of another chart": "",
-	"session of all": "rwd", "session of all for reading": "r", "session of OIDC": "rw",
-
-	"malformed": nobody, "wrong secret": nobody, "unknown": nobody, "expired": nobody, "revoked": nobody,
-	"OIDC that no rule has": nobody, "OIDC of another": nobody, "OIDC forged": nobody, "OIDC that expired": nobody, "OIDC of another issuer": nobody,
-	"session of revoked": nobody, "session of another registry": nobody, "session that expired": nobody, "session forged": nobody,
-}
+const nobody = accesstest.Nobody
 
 // mine are those with the identity of the token "all", which began the uploads that are continued.
 var mine = []string{"all", "session of all"}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 )
@@ -48,7 +49,7 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return err
 		}
-		if part, err = parseRange(asked, b.Size); err != nil {
+		if part, err = face.ParseRange(asked, b.Size); err != nil {
 			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size))
 			return err
 		}
@@ -58,7 +59,11 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 			return err
 		}
 		if b.Size >= h.o.RedirectFrom {
-			return redirectBlob(w, r, b)
+			err := redirectBlob(w, r, b)
+			if err == nil {
+				h.o.Downloaded(r.repository.Name(), d)
+			}
+			return err
 		}
 	}
 	body, b, err := r.repository.OpenBlob(r.Context(), d, part)
@@ -67,7 +72,10 @@ func getBlob(h *Handler, w http.ResponseWriter, r *request) error {
 	}
 	defer body.Close()
 	describeBlob(w, b, part)
-	h.send(w, r, body)
+	h.door.Send(w, r.Request, body)
+	if part == nil {
+		h.o.Downloaded(r.repository.Name(), d)
+	}
 	return nil
 }
 
@@ -144,7 +152,7 @@ func getManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	defer content.Close()
 	h.o.Pulled(m.Repository, m.Digest.String())
 	describeManifest(w, m)
-	h.send(w, r, content)
+	h.door.Send(w, r.Request, content)
 	return nil
 }
 
@@ -156,24 +164,13 @@ func describeManifest(w http.ResponseWriter, m repository.Manifest) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// send writes the body of an answer whose head is written.
-func (h *Handler) send(w http.ResponseWriter, r *request, content io.Reader) {
-	if _, err := io.Copy(w, content); err != nil {
-		if errors.Is(err, bucket.ErrUnavailable) {
-			h.o.Logger.ErrorContext(r.Context(), "storage failed in the middle of an answer", "error", err)
-		}
-		// The status is sent: breaking off is the only way left to tell the client that this is not all.
-		panic(http.ErrAbortHandler)
-	}
-}
-
 func putManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	if r.ContentLength > repository.MaxManifestBytes {
 		return errManifestTooLarge
 	}
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return &apiError{http.StatusBadRequest, "MANIFEST_INVALID", "a manifest comes with its media type as Content-Type"}
+		return refuse(http.StatusBadRequest, "MANIFEST_INVALID", "a manifest comes with its media type as Content-Type")
 	}
 	tags, err := r.tagParameters()
 	if err != nil {
@@ -185,12 +182,6 @@ func putManifest(h *Handler, w http.ResponseWriter, r *request) error {
 	}
 	defer done()
 	m, err := r.repository.PutManifest(r.Context(), r.argument, mediaType, content, r.identity.ID, tags...)
-	var immutable *repository.ImmutableTagError
-	if errors.As(err, &immutable) {
-		return &apiError{http.StatusConflict, "DENIED", fmt.Sprintf(
-			"%s %s exists already with other content (%s), and versions are immutable here: raise the version in Chart.yaml and push again",
-			r.name(), immutable.Tag, immutable.Stands)}
-	}
 	if err != nil {
 		return err
 	}
@@ -215,7 +206,7 @@ func (r *request) tagParameters() ([]string, error) {
 	}
 	tags := query["tag"]
 	if len(tags) > maxTagParameters {
-		return nil, &apiError{http.StatusRequestURITooLong, "UNSUPPORTED", fmt.Sprintf("one push sets %d tags at most", maxTagParameters)}
+		return nil, refuse(http.StatusRequestURITooLong, "UNSUPPORTED", fmt.Sprintf("one push sets %d tags at most", maxTagParameters))
 	}
 	return tags, nil
 }
@@ -265,12 +256,12 @@ func (l largeManifests) enter(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
-		return &apiError{http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many large manifests are being pushed at once; try again later"}
+		return refuse(http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many large manifests are being pushed at once; try again later")
 	}
 }
 
-var errManifestTooLarge = &apiError{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf(
-	"a manifest has at most %d bytes; content belongs into blobs", repository.MaxManifestBytes)}
+var errManifestTooLarge = refuse(http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf(
+	"a manifest has at most %d bytes; content belongs into blobs", repository.MaxManifestBytes))
 
 func deleteManifest(_ *Handler, w http.ResponseWriter, r *request) error {
 	if err := r.repository.DeleteManifest(r.Context(), r.argument); err != nil {

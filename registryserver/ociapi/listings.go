@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/opencontainers/go-digest"
@@ -176,9 +177,9 @@ func limit(query url.Values, most int64) (int, error) {
 	if !query.Has("n") {
 		return 0, nil
 	}
-	n, err := parseOffset(query.Get("n"))
+	n, err := face.ParseOffset(query.Get("n"))
 	if err != nil {
-		return 0, &apiError{http.StatusBadRequest, "UNSUPPORTED", "n is the number of names wanted: digits alone"}
+		return 0, refuse(http.StatusBadRequest, "UNSUPPORTED", "n is the number of names wanted: digits alone")
 	}
 	return int(min(n, most)), nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -14,8 +15,8 @@ func TestAdmission(t *testing.T) {
 	var asked []string
 	var left int
 	allowed := true
-	r.handler.o.Admit = func(_ *http.Request, identity string, l Load) (func(), bool) {
-		kind := map[Load]string{Light: "light", Upload: "upload", Listing: "listing", FailedLogin: "failed login"}[l]
+	r.handler.door.Admit = func(_ *http.Request, identity string, l face.Load) (func(), bool) {
+		kind := map[face.Load]string{face.Light: "light", face.Upload: "upload", face.Listing: "listing", face.FailedLogin: "failed login"}[l]
 		if identity != "" {
 			identity = "somebody"
 		}
@@ -61,6 +62,6 @@ func TestAdmission(t *testing.T) {
 	}
 	// Who may not read is told so, however busy the registry is.
 	private := newRegistry(t, wire.Private)
-	private.handler.o.Admit = r.handler.o.Admit
+	private.handler.o.Admit = r.handler.door.Admit
 	private.want(http.StatusUnauthorized, call{method: "GET", path: name + "/tags/list", token: "none"})
 }

@@ -8,16 +8,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
-	"github.com/chartroom-dev/chartroom/registryserver/quota"
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
@@ -47,9 +47,14 @@ type Options struct {
 	// Admit, when not nil, is asked before a request is served, and whenever credentials turn out not to be valid. It may
 	// wait. identity is access.Identity.ID, empty where nobody has logged in. leave, which it returns with true, is called
 	// once the request has been served; false tells the client to come back later.
-	Admit func(r *http.Request, identity string, l Load) (leave func(), ok bool)
+	Admit func(r *http.Request, identity string, l face.Load) (leave func(), ok bool)
 	// Pulled, when not nil, is called for each manifest that somebody asks for and gets, before it is sent. It must be quick.
 	Pulled func(chart, digest string)
+	// Downloaded, when not nil, is called for each blob that was sent whole in answer to a GET of all of it, and for each
+	// redirect to one. It must be quick.
+	Downloaded func(chart string, d digest.Digest)
+	// Failed, when not nil, is told of each error that a request is answered with. It must be quick.
+	Failed func(err error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -57,6 +62,7 @@ type Options struct {
 // Handler answers requests. Make it with New.
 type Handler struct {
 	o              Options
+	door           face.Door
 	uploads        signer
 	largeManifests largeManifests
 	lists          lists
@@ -76,8 +82,14 @@ func New(o Options) *Handler {
 	if o.Pulled == nil {
 		o.Pulled = func(string, string) {}
 	}
+	if o.Downloaded == nil {
+		o.Downloaded = func(string, digest.Digest) {}
+	}
 	return &Handler{
-		o:              o,
+		o: o,
+		door: face.Door{
+			Access: o.Access, Registry: o.Organization + "/" + o.Registry, Command: "`helm registry login " + o.ExternalURL.Host + "`", Admit: o.Admit, Failed: o.Failed, Logger: o.Logger,
+		},
 		uploads:        signer{keys: o.UploadKeys, now: o.Now, random: rand.Reader},
 		largeManifests: make(largeManifests, maxLargeManifests),
 	}
@@ -115,25 +127,20 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	if errors.Is(pathErr, errNotAPI) {
 		return pathErr
 	}
-	identity, err := h.authenticate(r, seen)
+	identity, err := h.door.Identify(r, seen)
 	if err != nil {
 		return err
 	}
-	seen.Identity = identity
 	// Before anything about the request is judged, so that a private registry answers anonymous requests for what
 	// exists and for what does not with the same words. The base is where clients find out that credentials are
 	// wanted, in a public registry too.
 	if identity.Anonymous && (t.route == base || !h.o.Access.Authorize(identity, wire.ReadPackages, t.chart).Allowed) {
-		return h.unauthorized(credentialsMissing)
+		return h.door.Anonymous()
 	}
 	if pathErr != nil {
 		return pathErr
 	}
-	client := identity.ID
-	if identity.Anonymous {
-		client = ""
-	}
-	leave, err := h.admit(r, client, t.load(r))
+	leave, err := h.door.Enter(r, identity, t.load(r))
 	if err != nil {
 		return err
 	}
@@ -144,17 +151,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	}
 	action, ok := t.route.methods[r.Method]
 	if !ok {
-		w.Header().Set("Allow", t.route.allow())
-		if r.Method == http.MethodOptions {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return &apiError{http.StatusMethodNotAllowed, "UNSUPPORTED", "this address does not take " + quote(r.Method) + ", only " + t.route.allow()}
+		return face.NotAllowed(w, r.Method, face.Allow(t.route.methods))
 	}
 	if registryWide {
 		return action.serve(h, w, &request{Request: r, identity: identity, seen: seen})
 	}
-	if err := h.authorize(identity, action.needs, t.chart); err != nil {
+	if err := h.door.Authorize(identity, action.needs, t.chart); err != nil {
 		// The first that a push does is to ask, with HEAD, what is there already, and helm shows nothing of the answer
 		// but the status. A token that may write but not read finds nothing, and is told why where the push begins.
 		if r.Method == http.MethodHead && h.o.Access.Authorize(identity, wire.WritePackages, t.chart).Allowed {
@@ -167,102 +169,22 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 		return err
 	}
 	if r.ContentLength != 0 {
-		r.Body = &authorizedBody{ReadCloser: r.Body, judge: func() error { return h.authorize(identity, action.needs, t.chart) }}
+		r.Body = &face.Body{ReadCloser: r.Body, Judge: func() error { return h.door.Authorize(identity, action.needs, t.chart) }}
 	}
-	return h.discreet(identity, action.serve(h, w, &request{Request: r, target: t, identity: identity, repository: repo, seen: seen}))
-}
-
-// discreet keeps what is stored in all charts together from who may not read all of them.
-func (h *Handler) discreet(identity access.Identity, err error) error {
-	var over *quota.Error
-	if errors.As(err, &over) && over.Discreet != "" && !h.o.Access.ReadsAll(identity) {
-		return &quota.Error{Reason: over.Discreet}
-	}
-	return err
-}
-
-func (h *Handler) authenticate(r *http.Request, seen *audit.Observation) (access.Identity, error) {
-	identity, err := h.o.Access.Identify(r)
-	if err == nil {
-		return identity, nil
-	}
-	leave, tooMany := h.admit(r, "", FailedLogin)
-	if tooMany != nil {
-		return access.Identity{}, tooMany
-	}
-	leave()
-	var refused *access.RefusedError
-	if errors.As(err, &refused) {
-		seen.Credential, seen.Reason = refused.Token, refused.Reason
-	}
-	return access.Identity{}, h.unauthorized(credentialsInvalid)
-}
-
-func (h *Handler) authorize(identity access.Identity, n need, chart string) error {
-	var d access.Decision
-	switch n {
-	case needsRead:
-		d = h.o.Access.Authorize(identity, wire.ReadPackages, chart)
-	case needsPush:
-		d = h.o.Access.AuthorizePush(identity, chart)
-	case needsDelete:
-		d = h.o.Access.Authorize(identity, wire.DeletePackages, chart)
-	}
-	switch {
-	case d.Allowed:
-		return nil
-	case identity.Anonymous:
-		return h.unauthorized(credentialsMissing)
-	default:
-		return &apiError{http.StatusForbidden, "DENIED", d.Reason}
-	}
-}
-
-// bodyError is what went wrong with the body of a request, which is the client's side of it.
-type bodyError struct{ err error }
-
-func (e *bodyError) Error() string { return "reading what the client sent: " + e.err.Error() }
-func (e *bodyError) Unwrap() error { return e.err }
-
-// authorizedBody judges again when the body has ended: a token that was revoked while its holder was sending slowly
-// stores nothing.
-type authorizedBody struct {
-	io.ReadCloser
-	judge func() error
-}
-
-func (b *authorizedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		if denied := b.judge(); denied != nil {
-			return n, denied
-		}
-	} else if err != nil {
-		err = &bodyError{err}
-	}
-	return n, err
+	return h.door.Discreet(identity, action.serve(h, w, &request{Request: r, target: t, identity: identity, repository: repo, seen: seen}))
 }
 
 func (h *Handler) wrongName(t target) error {
 	right := h.o.Organization + "/" + h.o.Registry
 	if t.organization == h.o.Organization && t.registry == h.o.Registry {
-		return &apiError{http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
-			"%s is the registry itself: name a chart in it, as in oci://%s/%s/mychart", right, h.o.ExternalURL.Host, right)}
+		return refuse(http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
+			"%s is the registry itself: name a chart in it, as in oci://%s/%s/mychart", right, h.o.ExternalURL.Host, right))
 	}
-	return &apiError{http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
-		"there is no %s here; this registry serves %s: push to oci://%s/%s", quote(t.name()), right, h.o.ExternalURL.Host, right)}
+	return refuse(http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf(
+		"there is no %s here; this registry serves %s: push to oci://%s/%s", face.Quote(t.name()), right, h.o.ExternalURL.Host, right))
 }
 
 func getBase(_ *Handler, w http.ResponseWriter, _ *request) error {
 	writeJSON(w, http.StatusOK, []byte("{}"))
 	return nil
-}
-
-// quote makes what a client sent fit to be shown: bounded, and without control characters.
-func quote(s string) string {
-	const limit = 128
-	if len(s) > limit {
-		s = s[:limit] + "…"
-	}
-	return strings.ToValidUTF8(fmt.Sprintf("%q", s), "?")
 }

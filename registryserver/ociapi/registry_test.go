@@ -3,7 +3,6 @@ package ociapi
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,15 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
-	"github.com/chartroom-dev/chartroom/registryserver/access/oidc/issuertest"
+	"github.com/chartroom-dev/chartroom/registryserver/access/accesstest"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
@@ -34,7 +31,6 @@ const (
 	testChart    = "web"
 	testName     = "acme/charts/" + testChart
 	maxTestBlob  = 1 << 20
-	fixedPast    = "2001-01-01T00:00:00Z"
 	externalHost = "charts.example.com"
 	testAudience = "https://" + externalHost + "/acme/charts"
 )
@@ -69,7 +65,7 @@ func newRegistry(t *testing.T, visibility wire.Visibility, wrap ...storeWith) *r
 
 func newRegistryWith(t *testing.T, visibility wire.Visibility, options func(bucket.Bucket) repository.Options, wrap ...storeWith) *registry {
 	t.Helper()
-	r := &registry{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), tokens: map[string]string{}, log: new(bytes.Buffer)}
+	r := &registry{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), log: new(bytes.Buffer)}
 	r.keys = [][]byte{bytes.Repeat([]byte{1}, 32)}
 	d, err := dir.New(filepath.Join(t.TempDir(), "data"))
 	if err != nil {
@@ -82,59 +78,8 @@ func newRegistryWith(t *testing.T, visibility wire.Visibility, options func(buck
 	if r.store, err = repository.Open(t.Context(), b, "acme/charts", options(b)); err != nil {
 		t.Fatal(err)
 	}
-	const read, write, remove = wire.ReadPackages, wire.WritePackages, wire.DeletePackages
-	snapshot := wire.Access{Revision: 1, Visibility: visibility}
-	past, err := time.Parse(time.RFC3339, fixedPast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range []struct {
-		name    string
-		scopes  []wire.Scope
-		charts  string
-		expires *time.Time
-	}{
-		{name: "read", scopes: []wire.Scope{read}},
-		{name: "write", scopes: []wire.Scope{write}},
-		{name: "delete", scopes: []wire.Scope{remove}},
-		{name: "read and write", scopes: []wire.Scope{read, write}},
-		{name: "all", scopes: wire.Scopes()},
-		{name: "another", scopes: wire.Scopes()},
-		{name: "all of another chart", scopes: wire.Scopes(), charts: "other"},
-		{name: "expired", scopes: wire.Scopes(), expires: &past},
-		{name: "revoked", scopes: wire.Scopes()},
-		{name: "unknown", scopes: wire.Scopes()},
-	} {
-		token, err := access.Mint(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.tokens[k.name] = token.Reveal()
-		if k.charts == "" {
-			k.charts = "*"
-		}
-		if k.name != "unknown" {
-			snapshot.Tokens = append(snapshot.Tokens, wire.Token{
-				ID: token.ID(), SHA256: token.SHA256(), Scopes: k.scopes, Charts: []string{k.charts}, ExpiresAt: k.expires,
-			})
-		}
-	}
-	r.addFederated(&snapshot)
-	r.tokens["malformed"] = "not-a-token"
-	r.tokens["wrong secret"] = r.tokens["all"][:len(r.tokens["all"])-3] + "000"
-	r.file = filepath.Join(t.TempDir(), "access.json")
-	if err := os.WriteFile(r.file, snapshot.Encode(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r.access = access.NewEnforcer(access.EnforcerOptions{
-		Registry: "acme/charts", File: r.file, StateDir: t.TempDir(), Audience: testAudience, SessionKeys: func() [][]byte { return r.keys },
-	})
-	if problem := r.access.State().Problem; problem != "" {
-		t.Fatal(problem)
-	}
-	r.addSessions()
-	r.snapshot = snapshot
-	r.revoke("revoked")
+	credentials := accesstest.New(t, testAudience, visibility, func() [][]byte { return r.keys })
+	r.access, r.tokens, r.file, r.snapshot = credentials.Enforcer, credentials.Tokens, credentials.File, credentials.Snapshot
 	r.handler = New(Options{
 		Store: r.store, Access: r.access, Organization: "acme", Registry: "charts",
 		ExternalURL: &url.URL{Scheme: "https", Host: externalHost},
@@ -148,86 +93,6 @@ func newRegistryWith(t *testing.T, visibility wire.Visibility, options func(buck
 		Pulled: func(chart, digest string) { r.pulled = append(r.pulled, chart+"@"+digest) },
 	})
 	return r
-}
-
-// addSessions exchanges tokens, here, at another registry that has the same keys, and here an hour ago.
-func (r *registry) addSessions() {
-	r.t.Helper()
-	at := func(registry string, now time.Time) *access.Enforcer {
-		return access.NewEnforcer(access.EnforcerOptions{
-			Registry: registry, File: r.file, Audience: testAudience, SessionKeys: func() [][]byte { return r.keys }, Now: func() time.Time { return now },
-		})
-	}
-	for name, s := range map[string]struct {
-		parent string
-		at     *access.Enforcer
-		scopes []wire.Scope
-	}{
-		"session of all":              {"all", r.access, nil},
-		"session of all for reading":  {"all", r.access, []wire.Scope{wire.ReadPackages}},
-		"session of OIDC":             {"OIDC read and write", r.access, nil},
-		"session of revoked":          {"revoked", r.access, nil},
-		"session of another registry": {"all", at("acme/other", time.Now()), nil},
-		"session that expired":        {"all", at("acme/charts", time.Now().Add(-time.Hour)), nil},
-	} {
-		session, err := s.at.Exchange(r.t.Context(), r.tokens[s.parent], s.scopes)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.tokens[name] = session.Token
-	}
-	forged := r.tokens["session of all"]
-	r.tokens["session forged"] = forged[:len(forged)-4] + "AAAA"
-}
-
-// revoke takes a token away, and is in force when it returns.
-func (r *registry) revoke(name string) {
-	r.t.Helper()
-	r.snapshot.Revision++
-	r.snapshot.Tokens = slices.DeleteFunc(r.snapshot.Tokens, func(t wire.Token) bool { return t.ID == r.tokens[name][len("crt_"):len("crt_12345678")] })
-	if _, err := r.access.Push(r.snapshot.Encode()); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// addFederated adds policies for an issuer whose keys are in them, and tokens of it.
-func (r *registry) addFederated(snapshot *wire.Access) {
-	const issuer = "https://issuer.example"
-	jwks, err := json.Marshal(map[string]any{"keys": []any{issuertest.JWK("first", issuertest.Key("first"))}})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	statement := func(sub string, scopes ...any) map[string]any {
-		return map[string]any{"iss": issuer, "jwks": string(jwks), "scopes": scopes, "claims": map[string]any{"sub": sub}}
-	}
-	neighbour := statement("neighbour", "read_packages", "write_packages", "delete_packages")
-	neighbour["charts"] = []any{"other"}
-	snapshot.Policies = []wire.Policy{{Name: "acme/ci", Statements: []any{
-		statement("reader", "read_packages"), statement("writer", "write_packages"), statement("pusher", "read_packages", "write_packages"),
-		statement("remover", "delete_packages"), neighbour,
-	}}}
-	for name, c := range map[string]struct {
-		issuer, subject, audience, key string
-		age                            int64
-	}{
-		"OIDC read":              {issuer, "reader", testAudience, "first", 0},
-		"OIDC write":             {issuer, "writer", testAudience, "first", 0},
-		"OIDC read and write":    {issuer, "pusher", testAudience, "first", 0},
-		"OIDC delete":            {issuer, "remover", testAudience, "first", 0},
-		"OIDC of another chart":  {issuer, "neighbour", testAudience, "first", 0},
-		"OIDC that no rule has":  {issuer, "stranger", testAudience, "first", 0},
-		"OIDC of another":        {issuer, "pusher", "https://" + externalHost + "/acme/other", "first", 0},
-		"OIDC forged":            {issuer, "pusher", testAudience, "forger", 0},
-		"OIDC that expired":      {issuer, "pusher", testAudience, "first", 300},
-		"OIDC of another issuer": {issuer + ".evil.example", "pusher", testAudience, "first", 0},
-	} {
-		issued := time.Now().Unix() - c.age
-		claims, err := json.Marshal(map[string]any{"iss": c.issuer, "sub": c.subject, "aud": c.audience, "iat": issued, "exp": issued + 300})
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		r.tokens[name] = issuertest.Sign(`{"alg":"ES256","kid":"first"}`, string(claims), issuertest.Key(c.key))
-	}
 }
 
 // call is one request; the zero value of each field leaves it out.

@@ -7,25 +7,11 @@ import (
 	"strings"
 
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
-)
-
-// need is what a request must be allowed.
-type need int
-
-const (
-	// needsLogin is satisfied by any valid credentials.
-	needsLogin need = iota
-	needsRead
-	// needsPush is writing and reading: clients read on the way of a push.
-	needsPush
-	needsDelete
-	// needsListing is satisfied by any valid credentials, and in a public registry by none: what may not be read is left
-	// out of the answer.
-	needsListing
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 )
 
 type action struct {
-	needs need
+	needs face.Need
 	does  audit.Action
 	serve func(*Handler, http.ResponseWriter, *request) error
 }
@@ -39,58 +25,48 @@ type route struct {
 	methods map[string]action
 }
 
-// allow is the value of the Allow header (RFC 9110 section 10.2.1).
-func (r *route) allow() string {
-	methods := []string{http.MethodOptions}
-	for m := range r.methods {
-		methods = append(methods, m)
-	}
-	slices.Sort(methods)
-	return strings.Join(methods, ", ")
-}
-
 var base = &route{pattern: "/v2/", methods: map[string]action{
-	http.MethodGet:  {needsLogin, audit.Login, getBase},
-	http.MethodHead: {needsLogin, audit.Login, getBase},
+	http.MethodGet:  {face.Login, audit.Login, getBase},
+	http.MethodHead: {face.Login, audit.Login, getBase},
 }}
 
 const catalogPath = "/v2/_catalog"
 
 var catalog = &route{pattern: catalogPath, methods: map[string]action{
-	http.MethodGet:  {needsListing, audit.List, getCatalog},
-	http.MethodHead: {needsListing, audit.List, getCatalog},
+	http.MethodGet:  {face.Login, audit.List, getCatalog},
+	http.MethodHead: {face.Login, audit.List, getCatalog},
 }}
 
 // routes are the endpoints of the OCI Distribution Specification 1.1 ("Endpoints") below a repository's name. The first
 // that matches counts.
 var routes = []*route{
 	{"/v2/{name}/tags/list", []string{"tags", "list"}, map[string]action{
-		http.MethodGet:  {needsRead, audit.List, getTags},
-		http.MethodHead: {needsRead, audit.List, getTags},
+		http.MethodGet:  {face.Read, audit.List, getTags},
+		http.MethodHead: {face.Read, audit.List, getTags},
 	}},
 	{"/v2/{name}/referrers/{digest}", []string{"referrers", "*"}, map[string]action{
-		http.MethodGet:  {needsRead, audit.List, getReferrers},
-		http.MethodHead: {needsRead, audit.List, getReferrers},
+		http.MethodGet:  {face.Read, audit.List, getReferrers},
+		http.MethodHead: {face.Read, audit.List, getReferrers},
 	}},
 	{"/v2/{name}/blobs/uploads/{upload}", []string{"blobs", "uploads", "*"}, map[string]action{
-		http.MethodGet:    {needsPush, audit.Upload, getUpload},
-		http.MethodPatch:  {needsPush, audit.Upload, patchUpload},
-		http.MethodPut:    {needsPush, audit.Upload, putUpload},
-		http.MethodDelete: {needsPush, audit.Delete, deleteUpload},
+		http.MethodGet:    {face.Push, audit.Upload, getUpload},
+		http.MethodPatch:  {face.Push, audit.Upload, patchUpload},
+		http.MethodPut:    {face.Push, audit.Upload, putUpload},
+		http.MethodDelete: {face.Push, audit.Delete, deleteUpload},
 	}},
 	{"/v2/{name}/blobs/uploads/", []string{"blobs", "uploads"}, map[string]action{
-		http.MethodPost: {needsPush, audit.Upload, postUpload},
+		http.MethodPost: {face.Push, audit.Upload, postUpload},
 	}},
 	{"/v2/{name}/blobs/{digest}", []string{"blobs", "*"}, map[string]action{
-		http.MethodGet:    {needsRead, audit.Pull, getBlob},
-		http.MethodHead:   {needsRead, audit.Pull, headBlob},
-		http.MethodDelete: {needsDelete, audit.Delete, deleteBlob},
+		http.MethodGet:    {face.Read, audit.Pull, getBlob},
+		http.MethodHead:   {face.Read, audit.Pull, headBlob},
+		http.MethodDelete: {face.Delete, audit.Delete, deleteBlob},
 	}},
 	{"/v2/{name}/manifests/{reference}", []string{"manifests", "*"}, map[string]action{
-		http.MethodGet:    {needsRead, audit.Pull, getManifest},
-		http.MethodHead:   {needsRead, audit.Pull, headManifest},
-		http.MethodPut:    {needsPush, audit.Push, putManifest},
-		http.MethodDelete: {needsDelete, audit.Delete, deleteManifest},
+		http.MethodGet:    {face.Read, audit.Pull, getManifest},
+		http.MethodHead:   {face.Read, audit.Pull, headManifest},
+		http.MethodPut:    {face.Push, audit.Push, putManifest},
+		http.MethodDelete: {face.Delete, audit.Delete, deleteManifest},
 	}},
 }
 
@@ -129,9 +105,9 @@ func (t target) name() string {
 
 var (
 	// errNotAPI: the path is outside /v2/, where nothing is and nothing is protected.
-	errNotAPI = &apiError{http.StatusNotFound, "UNSUPPORTED", "there is nothing here; the registry's API is below /v2/"}
-	errRoute  = &apiError{http.StatusNotFound, "UNSUPPORTED", "the registry's API has no such address; repository names are /v2/organization/registry/chart"}
-	errPath   = &apiError{http.StatusBadRequest, "NAME_INVALID", "the path has an empty element, \".\", \"..\" or a character that no repository name, tag or digest has"}
+	errNotAPI = refuse(http.StatusNotFound, "UNSUPPORTED", "there is nothing here; the registry's API is below /v2/")
+	errRoute  = refuse(http.StatusNotFound, "UNSUPPORTED", "the registry's API has no such address; repository names are /v2/organization/registry/chart")
+	errPath   = refuse(http.StatusBadRequest, "NAME_INVALID", "the path has an empty element, \".\", \"..\" or a character that no repository name, tag or digest has")
 )
 
 // parsePath tells what an address names. It knows the shape only: whether names, digests and tags are well-formed is
@@ -152,7 +128,7 @@ func parsePath(u *url.URL) (target, error) {
 	}
 	// An encoded slash would decode into one that other programs on the way did not see. Without one, and without
 	// anything else that need not have been encoded, there is no raw path.
-	if u.RawPath != "" && strings.Contains(strings.ToLower(u.RawPath), "%2f") || hasIllegal(rest) {
+	if u.RawPath != "" && strings.Contains(strings.ToLower(u.RawPath), "%2f") || face.HasIllegal(rest) {
 		return target{}, errPath
 	}
 	segments := strings.Split(rest, "/")
@@ -186,16 +162,4 @@ func match(segments []string) (target, error) {
 		return t, nil
 	}
 	return target{}, errRoute
-}
-
-// hasIllegal reports characters that are in no name, tag, digest or upload.
-func hasIllegal(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', '-' <= c && c <= ':', 'A' <= c && c <= 'Z', c == '_', c == '+':
-		default:
-			return true
-		}
-	}
-	return false
 }

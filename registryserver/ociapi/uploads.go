@@ -3,12 +3,11 @@ package ociapi
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/opencontainers/go-digest"
@@ -111,7 +110,7 @@ func putUpload(h *Handler, w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if !query.Has("digest") {
-		return &apiError{http.StatusBadRequest, "DIGEST_INVALID", "the upload is finished with ?digest= and the digest of the whole content"}
+		return refuse(http.StatusBadRequest, "DIGEST_INVALID", "the upload is finished with ?digest= and the digest of the whole content")
 	}
 	start, err := chunkStart(r.Header.Get("Content-Range"), r.ContentLength)
 	if err != nil {
@@ -148,7 +147,7 @@ func (h *Handler) upload(r *request) (*repository.Upload, error) {
 func (r *request) query() (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, &apiError{http.StatusBadRequest, "UNSUPPORTED", "the query of the address cannot be read"}
+		return nil, refuse(http.StatusBadRequest, "UNSUPPORTED", "the query of the address cannot be read")
 	}
 	return values, nil
 }
@@ -184,25 +183,13 @@ func chunkStart(header string, length int64) (int64, error) {
 		return -1, nil
 	}
 	first, last, found := strings.Cut(header, "-")
-	start, startErr := parseOffset(first)
-	end, endErr := parseOffset(last)
+	start, startErr := face.ParseOffset(first)
+	end, endErr := face.ParseOffset(last)
 	if !found || startErr != nil || endErr != nil || end < start {
-		return 0, &apiError{http.StatusBadRequest, "BLOB_UPLOAD_INVALID", "the Content-Range of a chunk is START-END, the offsets of its first and last byte"}
+		return 0, refuse(http.StatusBadRequest, "BLOB_UPLOAD_INVALID", "the Content-Range of a chunk is START-END, the offsets of its first and last byte")
 	}
 	if length >= 0 && end-start != length-1 {
-		return 0, &apiError{http.StatusBadRequest, "SIZE_INVALID", fmt.Sprintf("the chunk has %d bytes, but its Content-Range is of another length", length)}
+		return 0, refuse(http.StatusBadRequest, "SIZE_INVALID", fmt.Sprintf("the chunk has %d bytes, but its Content-Range is of another length", length))
 	}
 	return start, nil
-}
-
-// parseOffset reads decimal digits alone; strconv would take a sign as well. What no int64 holds is the greatest.
-func parseOffset(s string) (int64, error) {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
-		return 0, strconv.ErrSyntax
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if errors.Is(err, strconv.ErrRange) {
-		return math.MaxInt64, nil
-	}
-	return n, err
 }

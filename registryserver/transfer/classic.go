@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/publish"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -170,34 +171,34 @@ func (c *Classic) push(ctx context.Context, e entry, t Target, tag string, archi
 	if err != nil {
 		return moved{}, err
 	}
-	made, err := newHelmChart(archive.reader(), archived{layer: d, provenance: provenance, created: e.Created})
+	made, err := publish.Make(archive.reader(), publish.Archive{Digest: d.Digest, Size: d.Size, Provenance: provenance, Created: e.Created})
 	if err != nil {
 		return moved{}, err
 	}
-	if made.name != e.Name || made.version != e.Version {
-		return moved{}, fmt.Errorf("the index says %s %s, but the Chart.yaml in the archive says %s %s", e.Name, e.Version, made.name, made.version)
+	if made.Name != e.Name || made.Version != e.Version {
+		return moved{}, fmt.Errorf("the index says %s %s, but the Chart.yaml in the archive says %s %s", e.Name, e.Version, made.Name, made.Version)
 	}
 	m := moved{outcome: Imported}
-	put := func(d ocispec.Descriptor, content io.Reader) error {
-		there, err := t.HasBlob(ctx, e.Name, d.Digest)
+	put := func(d digest.Digest, size int64, content io.Reader) error {
+		there, err := t.HasBlob(ctx, e.Name, d)
 		if err != nil || there {
 			return err
 		}
-		m.bytes += d.Size
-		return t.PutBlob(ctx, e.Name, d.Digest, d.Size, content)
+		m.bytes += size
+		return t.PutBlob(ctx, e.Name, d, size, content)
 	}
-	if err := put(d, archive.reader()); err != nil {
+	if err := put(d.Digest, d.Size, archive.reader()); err != nil {
 		return m, fmt.Errorf("store the chart: %w", err)
 	}
-	if err := put(descriptorOf(configType, made.config), bytes.NewReader(made.config)); err != nil {
+	if err := put(digest.FromBytes(made.Config), int64(len(made.Config)), bytes.NewReader(made.Config)); err != nil {
 		return m, fmt.Errorf("store the config: %w", err)
 	}
 	if provenance != nil {
-		if err := put(descriptorOf(provenanceType, provenance), bytes.NewReader(provenance)); err != nil {
+		if err := put(digest.FromBytes(provenance), int64(len(provenance)), bytes.NewReader(provenance)); err != nil {
 			return m, fmt.Errorf("store the provenance: %w", err)
 		}
 	}
-	return m, t.PutManifest(ctx, e.Name, tag, ocispec.MediaTypeImageManifest, made.manifest)
+	return m, t.PutManifest(ctx, e.Name, tag, ocispec.MediaTypeImageManifest, made.Manifest)
 }
 
 // spooled is a download in a temporary file.

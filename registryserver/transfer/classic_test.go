@@ -68,12 +68,12 @@ func index(name, version, sum, address string) string {
 
 func sum(content string) string { return digest.FromString(content).Encoded() }
 
-// The manifest in testdata was made by helm 4.3.1 of the chart beside it, with `helm push`.
+// The manifest was made by helm 4.3.1 of the chart beside it, with `helm push`.
 func TestClassicChartBecomesWhatHelmPushes(t *testing.T) {
 	t.Parallel()
-	archive, err := os.ReadFile("testdata/old.tgz")
+	archive, err := os.ReadFile("../publish/testdata/old.tgz")
 	ok(t, err)
-	want, err := os.ReadFile("testdata/old.manifest.json")
+	want, err := os.ReadFile("../publish/testdata/old.manifest.json")
 	ok(t, err)
 	s := newWeb(t)
 	s.files["/charts/old.tgz"] = string(archive)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/chartroom-dev/chartroom/registryserver/chart"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,10 +24,8 @@ const (
 	// maxListed bounds the repositories and tags that a registry may list: one could go on for ever.
 	maxListed = 1_000_000
 
-	// Media types of Helm charts in OCI registries (Helm improvement proposal 6).
-	configType     = "application/vnd.cncf.helm.config.v1+json"
-	chartType      = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
-	provenanceType = "application/vnd.cncf.helm.chart.provenance.v1.prov"
+	configType = chart.ConfigMediaType
+	chartType  = chart.ContentMediaType
 )
 
 // OCI is a registry of the OCI Distribution Specification, as a source and as a target.

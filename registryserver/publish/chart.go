@@ -1,4 +1,4 @@
-package transfer
+package publish
 
 import (
 	"archive/tar"
@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/chartroom-dev/chartroom/registryserver/chart"
+	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,8 +24,10 @@ import (
 )
 
 const (
-	// maxUnpacked bounds what is unpacked of an archive on the way to its Chart.yaml.
-	maxUnpacked = 256 << 20
+	// maxRatio and minUnpacked bound, with chart.MaxArchiveBytes, what is unpacked of an archive on the way to its Chart.yaml.
+	// What the registry takes is less.
+	maxRatio    = 200
+	minUnpacked = 1 << 20
 	maxMetadata = 1 << 20
 	// maxValues bounds the values of one document of metadata, each of which takes about 200 bytes of memory.
 	maxValues = 100_000
@@ -136,47 +140,59 @@ func (m *metadata) clean() {
 	}
 }
 
-// helmChart is a chart as `helm push` makes it.
-type helmChart struct {
-	name, version    string
-	config, manifest []byte
-	// layers are the archive and, where there is one, the provenance.
-	layers []ocispec.Descriptor
+// Chart is a chart as `helm push` makes it.
+type Chart struct {
+	Name, Version string
+	// Config is the content of Chart.yaml as JSON, and Manifest names it, the archive and the provenance.
+	Config, Manifest []byte
 }
 
-// archived is what is known of a chart archive, and of the provenance beside it.
-type archived struct {
-	layer      ocispec.Descriptor
-	provenance []byte
-	// created goes into the manifest; the zero time stands for that of the Chart.yaml in the archive.
-	created time.Time
+// Archive is what is known of a chart archive, and of the provenance beside it.
+type Archive struct {
+	Digest digest.Digest
+	// Size in bytes.
+	Size int64
+	// Provenance is nil where there is none.
+	Provenance []byte
+	// Created goes into the manifest; the zero time stands for that of the Chart.yaml in the archive, which helm itself has
+	// from the file.
+	Created time.Time
 }
 
-// newHelmChart makes of a chart archive the config and the manifest that helm would push with it.
-func newHelmChart(archive io.Reader, a archived) (helmChart, error) {
-	m, modified, err := readMetadata(archive)
+// Make makes of a chart archive the config and the manifest that helm would push with it. An error says what is wrong with
+// the archive, as a *repository.InvalidManifestError, or is content's own.
+func Make(content io.Reader, a Archive) (Chart, error) {
+	from := &source{r: content}
+	m, modified, err := readMetadata(from, a.Size)
+	if from.err != nil {
+		return Chart{}, fmt.Errorf("read the archive: %w", from.err)
+	}
 	if err != nil {
-		return helmChart{}, err
+		return Chart{}, err
 	}
-	if a.created.IsZero() {
-		a.created = modified
+	if a.Created.IsZero() {
+		a.Created = modified
 	}
-	c := helmChart{name: string(m.Name), version: string(m.Version), layers: []ocispec.Descriptor{a.layer}}
-	if c.config, err = json.Marshal(m); err != nil {
-		return helmChart{}, err
+	c := Chart{Name: string(m.Name), Version: string(m.Version)}
+	if c.Config, err = json.Marshal(m); err != nil {
+		return Chart{}, err
 	}
-	if a.provenance != nil {
-		c.layers = append(c.layers, descriptorOf(provenanceType, a.provenance))
+	layers := []ocispec.Descriptor{{MediaType: chart.ContentMediaType, Digest: a.Digest, Size: a.Size}}
+	if a.Provenance != nil {
+		layers = append(layers, descriptorOf(chart.ProvenanceMediaType, a.Provenance))
 	}
-	slices.SortFunc(c.layers, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
-	c.manifest, err = json.Marshal(ocispec.Manifest{
+	slices.SortFunc(layers, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	c.Manifest, err = json.Marshal(ocispec.Manifest{
 		Versioned:   specs.Versioned{SchemaVersion: 2},
-		Config:      descriptorOf(configType, c.config),
-		Layers:      c.layers,
-		Annotations: annotations(m, a.created),
+		Config:      descriptorOf(chart.ConfigMediaType, c.Config),
+		Layers:      layers,
+		Annotations: annotations(m, a.Created),
 	})
 	return c, err
 }
+
+// Tag is the tag that the version makes: no tag has a "+".
+func (c Chart) Tag() string { return strings.ReplaceAll(c.Version, "+", "_") }
 
 func descriptorOf(mediaType string, content []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
@@ -217,24 +233,96 @@ func annotations(m metadata, created time.Time) map[string]string {
 
 // readMetadata finds the Chart.yaml of an archive, and the requirements.yaml that charts of the first kind have beside
 // it. modified is when the Chart.yaml was.
-func readMetadata(archive io.Reader) (m metadata, modified time.Time, err error) {
+func readMetadata(archive io.Reader, size int64) (m metadata, modified time.Time, err error) {
+	var chartYAML, requirements []byte
+	if err := eachFile(archive, size, func(h *tar.Header, name string, content []byte) bool {
+		if name == "Chart.yaml" {
+			chartYAML, modified = content, h.ModTime
+		} else {
+			requirements = content
+		}
+		return true
+	}); err != nil {
+		return m, modified, err
+	}
+	if chartYAML == nil {
+		return m, modified, errNoChart
+	}
+	if err := decodeYAML(chartYAML, &m); err != nil {
+		return m, modified, refuse("the chart's Chart.yaml cannot be read: %v", err)
+	}
+	if m.APIVersion == "" {
+		m.APIVersion = "v1"
+	}
+	if m.APIVersion == "v1" && requirements != nil {
+		if err := decodeYAML(requirements, &m); err != nil {
+			return m, modified, refuse("the chart's requirements.yaml cannot be read: %v", err)
+		}
+	}
+	m.clean()
+	return m, modified, nil
+}
+
+// readName returns the name of the chart in an archive of which head is the beginning; "" where the Chart.yaml is not in
+// there.
+func readName(head []byte) (string, error) {
+	var m struct {
+		Name text `json:"name"`
+	}
+	var problem error
+	err := eachFile(bytes.NewReader(head), int64(len(head)), func(_ *tar.Header, name string, content []byte) bool {
+		if name == "Chart.yaml" {
+			problem = decodeYAML(content, &m)
+		}
+		return name != "Chart.yaml"
+	})
+	if problem != nil {
+		return "", refuse("the chart's Chart.yaml cannot be read: %v", problem)
+	}
+	m.Name.clean()
+	return string(m.Name), err
+}
+
+var errNoChart = refuse("the archive has no Chart.yaml: it is not a chart")
+
+// refuse says what is wrong with an archive.
+func refuse(format string, a ...any) error {
+	return &repository.InvalidManifestError{Reason: fmt.Sprintf(format, a...)}
+}
+
+// source keeps what went wrong with an archive's source, for which the archive is not to blame.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// eachFile calls f with each Chart.yaml and requirements.yaml of a chart itself, until it returns false. size is that of the
+// archive.
+func eachFile(archive io.Reader, size int64, f func(h *tar.Header, name string, content []byte) bool) error {
 	unpacked, err := gzip.NewReader(archive)
 	if err != nil {
-		return m, modified, fmt.Errorf("the chart is not a gzip archive: %w", err)
+		return refuse("the chart is not a gzip archive: %v", err)
 	}
-	bounded := &io.LimitedReader{R: unpacked, N: maxUnpacked}
-	files := tar.NewReader(bounded)
-	var chart, requirements []byte
-	for {
+	limit := min(chart.MaxArchiveBytes, max(minUnpacked, maxRatio*min(size, chart.MaxArchiveBytes)))
+	bounded := &io.LimitedReader{R: unpacked, N: limit}
+	for files := tar.NewReader(bounded); ; {
 		header, err := files.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if bounded.N == 0 {
-			return m, modified, fmt.Errorf("the chart unpacks to more than %d bytes", maxUnpacked)
+			return refuse("the chart unpacks to more than %d bytes", limit)
 		}
 		if err != nil {
-			return m, modified, fmt.Errorf("the chart is not a tar archive: %w", err)
+			return refuse("the chart is not a tar archive: %v", err)
 		}
 		// Helm takes every folder for the chart's, and the last of files with one name.
 		_, within, found := strings.Cut(path.Clean(strings.ReplaceAll(header.Name, "\\", "/")), "/")
@@ -243,33 +331,15 @@ func readMetadata(archive io.Reader) (m metadata, modified time.Time, err error)
 		}
 		content, err := io.ReadAll(io.LimitReader(files, maxMetadata+1))
 		if err != nil {
-			return m, modified, fmt.Errorf("the chart's %s cannot be read: %w", within, err)
+			return refuse("the chart's %s cannot be read: %v", within, err)
 		}
 		if len(content) > maxMetadata {
-			return m, modified, fmt.Errorf("the chart's %s has more than %d bytes", within, maxMetadata)
+			return refuse("the chart's %s has more than %d bytes", within, maxMetadata)
 		}
-		if within == "Chart.yaml" {
-			chart, modified = content, header.ModTime
-		} else {
-			requirements = content
+		if !f(header, within, content) {
+			return nil
 		}
 	}
-	if chart == nil {
-		return m, modified, errors.New("the archive has no Chart.yaml: it is not a chart")
-	}
-	if err := decodeYAML(chart, &m); err != nil {
-		return m, modified, fmt.Errorf("the chart's Chart.yaml cannot be read: %w", err)
-	}
-	if m.APIVersion == "" {
-		m.APIVersion = "v1"
-	}
-	if m.APIVersion == "v1" && requirements != nil {
-		if err := decodeYAML(requirements, &m); err != nil {
-			return m, modified, fmt.Errorf("the chart's requirements.yaml cannot be read: %w", err)
-		}
-	}
-	m.clean()
-	return m, modified, nil
 }
 
 // decodeYAML reads YAML into what is described by JSON tags.
