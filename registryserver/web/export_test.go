@@ -1,0 +1,10 @@
+package web
+
+// Below lists what can stand behind "/-/" in the address of a version.
+func Below() []string {
+	var all []string
+	for tab := range newKinds().tabs {
+		all = append(all, tab)
+	}
+	return all
+}

@@ -1,0 +1,265 @@
+// Package snippets writes the lines that people copy from the pages: to log in, to push, to install. It is pure. Names of
+// charts, versions and registries have no character that a shell or YAML could take for something else: see [Chart].
+package snippets
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Registry is a registry as clients reach it.
+type Registry struct {
+	// Host is host or host:port; Path is organization/registry.
+	Host, Path string
+	// PlainHTTP says that it is not served with TLS.
+	PlainHTTP bool
+	// Private says that reading needs a login.
+	Private bool
+	// Authority is the ConfigMap with the authority of the registry's certificate, as namespace/name; empty where clients
+	// trust the certificate as it is, or where there is none.
+	Authority string
+}
+
+// Chart is a version of a chart.
+type Chart struct {
+	// Name is the path below the registry (OCI Distribution Specification, "Pulling manifests"): lower-case letters,
+	// digits, ".", "_", "-" and "/".
+	Name string
+	// Version is a tag with "+" in place of "_", or empty for what has no tag.
+	Version string
+	// Digest is that of the manifest.
+	Digest string
+	// Library charts are not installed but depended on.
+	Library bool
+}
+
+// Snippet is something to copy.
+type Snippet struct {
+	// ID is unique on a page, Title says what it is for, Note what to know about it; Note may be empty.
+	ID, Title, Note string
+	// Text is what is copied.
+	Text string
+}
+
+// flags are what each helm command needs to reach the registry.
+func (r Registry) flags() string {
+	switch {
+	case r.PlainHTTP:
+		return " --plain-http"
+	case r.Authority != "":
+		return " --ca-file ca.crt"
+	}
+	return ""
+}
+
+func (r Registry) oci() string { return "oci://" + r.Host + "/" + r.Path }
+
+// URL is the registry's own address, which OIDC tokens are for.
+func (r Registry) URL() string {
+	if r.PlainHTTP {
+		return "http://" + r.Host + "/" + r.Path
+	}
+	return "https://" + r.Host + "/" + r.Path
+}
+
+// authority is the command that gets the authority's certificate, with the line's end; empty where none is needed.
+func (r Registry) authority() string {
+	namespace, name, ok := strings.Cut(r.Authority, "/")
+	if !ok || r.PlainHTTP {
+		return ""
+	}
+	return fmt.Sprintf("kubectl -n %s get configmap %s -o jsonpath='{.data.ca\\.crt}' > ca.crt\n", namespace, name)
+}
+
+// Login is how to log in, with helm 3 and helm 4, with a token that is in $TOKEN.
+func (r Registry) Login() Snippet {
+	s := r.login(`"$TOKEN"`)
+	s.Note = "TOKEN is a registry token or an OIDC token; any user name will do. Helm keeps one login for each host, so name the bare host."
+	return s
+}
+
+// LoginWith is how to log in with a token of this program.
+func (r Registry) LoginWith(token string) Snippet { return r.login("'" + token + "'") }
+
+func (r Registry) login(token string) Snippet {
+	return Snippet{
+		ID: "login", Title: "Log in",
+		Text: r.authority() + fmt.Sprintf(`printf %%s %s | helm registry login %s%s --username chartroom --password-stdin`, token, r.Host, r.flags()),
+	}
+}
+
+// release is a name that helm takes for a release of the chart.
+func (c Chart) release() string {
+	return strings.Trim(strings.NewReplacer(".", "-", "_", "-").Replace(path.Base(c.Name)), "-")
+}
+
+// Install are the ways to use a version of a chart.
+func (r Registry) Install(c Chart) []Snippet {
+	var all []Snippet
+	if login := r.Login(); r.Private {
+		all = append(all, login)
+	} else if fetch := r.authority(); fetch != "" {
+		all = append(all, Snippet{ID: "authority", Title: "Trust the certificate", Text: strings.TrimSuffix(fetch, "\n")})
+	}
+	reference := r.oci() + "/" + c.Name
+	pinned := reference + "@" + c.Digest
+	version := " --version " + c.Version
+	which := reference + version
+	if c.Version == "" {
+		which = pinned
+	}
+	all = append(all, Snippet{ID: "pull", Title: "Pull", Text: "helm pull " + which + r.flags()})
+	if !c.Library {
+		all = append(all,
+			Snippet{ID: "install", Title: "Install", Text: "helm install " + c.release() + " " + which + r.flags()},
+			Snippet{ID: "upgrade", Title: "Upgrade, or install where it is not", Text: "helm upgrade --install " + c.release() + " " + which + r.flags()},
+		)
+	}
+	if c.Version != "" {
+		all = append(all, Snippet{
+			ID: "dependency", Title: "As a dependency", Note: "In Chart.yaml; then run helm dependency update.",
+			Text: fmt.Sprintf("dependencies:\n- name: %s\n  version: %q\n  repository: %s\n", path.Base(c.Name), c.Version, strings.TrimSuffix(reference, "/"+path.Base(c.Name))),
+		})
+	}
+	if !c.Library {
+		all = append(all, r.flux(c))
+	}
+	if !c.Library && c.Version != "" {
+		all = append(all, r.argo(c))
+	}
+	return append(all, Snippet{
+		ID: "digest", Title: "Pinned to the digest", Note: "The digest names this content and no other, whatever becomes of the version.",
+		Text: "helm pull " + pinned + r.flags(),
+	})
+}
+
+func (r Registry) flux(c Chart) Snippet {
+	var b strings.Builder
+	name := c.release()
+	fmt.Fprintf(&b, "apiVersion: source.toolkit.fluxcd.io/v1\nkind: OCIRepository\nmetadata:\n  name: %s\nspec:\n  interval: 10m\n  url: %s/%s\n", name, r.oci(), c.Name)
+	if c.Version == "" {
+		fmt.Fprintf(&b, "  ref:\n    digest: %s\n", c.Digest)
+	} else {
+		fmt.Fprintf(&b, "  ref:\n    tag: %q\n", strings.ReplaceAll(c.Version, "+", "_"))
+	}
+	b.WriteString("  layerSelector:\n    mediaType: application/vnd.cncf.helm.chart.content.v1.tar+gzip\n    operation: copy\n")
+	var notes []string
+	if r.PlainHTTP {
+		b.WriteString("  insecure: true\n")
+	}
+	if r.Private {
+		b.WriteString("  secretRef:\n    name: charts-pull\n")
+		notes = append(notes, "charts-pull is the Secret of a RegistryToken, or any of the type kubernetes.io/dockerconfigjson.")
+	}
+	if r.Authority != "" && !r.PlainHTTP {
+		b.WriteString("  certSecretRef:\n    name: charts-ca\n")
+		notes = append(notes, "charts-ca is a Secret with the registry's authority as ca.crt.")
+	}
+	fmt.Fprintf(&b, "---\napiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: %s\nspec:\n  interval: 10m\n  chartRef:\n    kind: OCIRepository\n    name: %s\n", name, name)
+	return Snippet{ID: "flux", Title: "Flux", Note: strings.Join(notes, " "), Text: b.String()}
+}
+
+func (r Registry) argo(c Chart) Snippet {
+	var b strings.Builder
+	parent := strings.TrimSuffix(r.Host+"/"+r.Path+"/"+c.Name, "/"+path.Base(c.Name))
+	fmt.Fprintf(&b, `apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata:
+  name: %[1]s
+  namespace: argocd
+spec:
+  project: default
+  source:
+    repoURL: %[2]s
+    chart: %[3]s
+    targetRevision: %[4]q
+  destination:
+    server: https://kubernetes.default.svc
+    namespace: %[1]s
+  syncPolicy:
+    syncOptions: [CreateNamespace=true]
+`, c.release(), parent, path.Base(c.Name), c.Version)
+	note := "Argo CD must know the registry as a Helm repository with OCI: a RegistryToken with the format argocd makes the Secret for it."
+	return Snippet{ID: "argocd", Title: "Argo CD", Note: note, Text: b.String()}
+}
+
+// Publish are the ways to push a chart.
+func (r Registry) Publish() []Snippet {
+	_, authority, _ := strings.Cut(r.Authority, "/")
+	login := fmt.Sprintf("helm registry login %s%s --username chartroom --password-stdin", r.Host, r.flags())
+	push := fmt.Sprintf("helm push CHART-VERSION.tgz %s%s", r.oci(), r.flags())
+	audience := r.URL()
+
+	sources := ""
+	inPod := strings.NewReplacer(" ca.crt", " /charts/ca.crt")
+	if r.Authority != "" && !r.PlainHTTP {
+		sources = fmt.Sprintf("\n      - configMap: {name: %s}", authority)
+	}
+	return []Snippet{
+		r.Login(),
+		{ID: "push", Title: "Push with helm 3 or helm 4", Note: "helm package makes the archive. A token needs read_packages and write_packages for it.", Text: push},
+		{
+			ID: "github", Title: "GitHub Actions", Note: "With the job's own token; an OIDCPolicy says which repositories may push. Nothing is stored as a secret.",
+			Text: fmt.Sprintf(`permissions:
+  contents: read
+  id-token: write
+jobs:
+  release:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - run: |
+          helm package ./CHART
+          curl -sSfH "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" \
+            "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=%s" | jq -r .value |
+            %s
+          %s
+`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+		},
+		{
+			ID: "gitlab", Title: "GitLab CI", Note: "With the job's own token, as an OIDCPolicy allows.",
+			Text: fmt.Sprintf(`release:
+  timeout: 10m
+  id_tokens:
+    CHARTS_TOKEN: {aud: %s}
+  script:
+    - helm package ./CHART
+    - printf %%s "$CHARTS_TOKEN" | %s
+    - %s
+`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+		},
+		{
+			ID: "buildkite", Title: "Buildkite", Note: "With the step's own token, as an OIDCPolicy allows.",
+			Text: fmt.Sprintf(`steps:
+  - label: release
+    command: |
+      helm package ./CHART
+      buildkite-agent oidc request-token --audience %s --lifetime 300 |
+        %s
+      %s
+`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+		},
+		{
+			ID: "cluster", Title: "From a pod", Note: "With the token of the pod's service account, as an OIDCPolicy with iss: kubernetes allows.",
+			Text: fmt.Sprintf(`spec:
+  serviceAccountName: publisher
+  containers:
+  - name: publish
+    image: IMAGE-WITH-HELM
+    command: [sh, -c]
+    args:
+    - |
+      %s < /charts/token
+      %s
+    volumeMounts:
+    - {name: charts, mountPath: /charts}
+  volumes:
+  - name: charts
+    projected:
+      sources:
+      - serviceAccountToken: {path: token, audience: "%s", expirationSeconds: 3600}%s
+`, inPod.Replace(login), inPod.Replace(push), audience, sources),
+		},
+	}
+}
