@@ -4,8 +4,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/limits"
-	"github.com/chartroom-dev/chartroom/registryserver/ociapi"
+	"github.com/chartroom-dev/chartroom/registryserver/web"
 )
 
 const (
@@ -15,6 +16,8 @@ const (
 	failedLoginsPerSecond, failedLoginsBurst = 10, 100
 	// An exchange of tokens is made once in a push.
 	exchangesPerSecond, exchangesBurst = 10, 100
+	// A page with a text takes up to 4 MiB until a slow client has it.
+	texts, textsPerClient = 16, 8
 	// requestsBurst is how many seconds' worth of requests may come at once.
 	requestsBurst = 2
 )
@@ -24,6 +27,7 @@ type admission struct {
 	logins, exchanges *limits.Rates
 	requests, all     *limits.Rates // Nil where they are not bounded.
 	uploads, listings *limits.Gate
+	texts             *limits.Gate
 }
 
 func newAdmission(c LimitsConfig) *admission {
@@ -32,6 +36,7 @@ func newAdmission(c LimitsConfig) *admission {
 		exchanges: limits.NewRates(exchangesPerSecond, exchangesBurst),
 		uploads:   limits.NewGate(c.Uploads, c.UploadsPerClient, placePatience),
 		listings:  limits.NewGate(c.Listings, c.ListingsPerClient, placePatience),
+		texts:     limits.NewGate(texts, textsPerClient, placePatience),
 	}
 	if c.RequestsPerSecond > 0 {
 		a.requests = limits.NewRates(float64(c.RequestsPerSecond), requestsBurst*c.RequestsPerSecond)
@@ -42,25 +47,43 @@ func newAdmission(c LimitsConfig) *admission {
 	return a
 }
 
-// admit is for ociapi.Options.
-func (a *admission) admit(r *http.Request, identity string, load ociapi.Load) (leave func(), ok bool) {
+// admit is for face.Door.
+func (a *admission) admit(r *http.Request, identity string, load face.Load) (leave func(), ok bool) {
 	client := identity
 	if client == "" {
 		client = limits.Address(r.RemoteAddr)
 	}
-	if load == ociapi.FailedLogin {
+	if load == face.FailedLogin {
 		return func() {}, a.logins.Allow(client)
 	}
 	if a.requests != nil && !a.requests.Allow(client) || a.all != nil && !a.all.Allow("") {
 		return nil, false
 	}
 	switch load {
-	case ociapi.Upload:
+	case face.Upload:
 		return a.uploads.Enter(r.Context(), client)
-	case ociapi.Listing:
+	case face.Listing:
 		return a.listings.Enter(r.Context(), client)
 	}
 	return func() {}, true
+}
+
+// admitPage is for web.Options.
+func (a *admission) admitPage(r *http.Request, identity string, l web.Load) (leave func(), ok bool) {
+	switch l {
+	case web.Listing:
+		return a.admit(r, identity, face.Listing)
+	case web.Text:
+		if leave, ok = a.admit(r, identity, face.Light); !ok {
+			return nil, false
+		}
+		leave()
+		if identity == "" {
+			identity = limits.Address(r.RemoteAddr)
+		}
+		return a.texts.Enter(r.Context(), identity)
+	}
+	return a.admit(r, identity, face.Light)
 }
 
 // allowExchange is for exchange.Options.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/chart"
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 	"github.com/chartroom-dev/chartroom/registryserver/retention"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"go.yaml.in/yaml/v3"
@@ -41,14 +42,16 @@ type Config struct {
 	Organization string `yaml:"organization"`
 	// Registry is the second element of every repository name. Default: charts.
 	Registry string `yaml:"registry"`
+	// About is what the registry is called, for people.
+	About AboutConfig `yaml:"about"`
 	// TLS of the public listener. Without it the listener speaks plain HTTP.
 	TLS TLSConfig `yaml:"tls"`
 	// Storage is where the content is kept.
 	Storage StorageConfig `yaml:"storage"`
 	// Access says who may do what.
 	Access AccessConfig `yaml:"access"`
-	// AllowEgressCIDRs are networks, as in 10.0.0.0/8, in which issuers of OIDC tokens may be asked for their keys although
-	// they are not public. Default: none.
+	// AllowEgressCIDRs are networks, as in 10.0.0.0/8, in which issuers of OIDC tokens may be asked for their keys, and
+	// receivers told of events, although they are not public. Default: none.
 	AllowEgressCIDRs []string `yaml:"allowEgressCIDRs"`
 	// Artifacts is what may be pushed, in any case: Any OCI artifact, or Charts and what refers to them. What says that it
 	// is a chart must be a sound one either way. Default: Any.
@@ -57,6 +60,8 @@ type Config struct {
 	Tags TagsConfig `yaml:"tags"`
 	// Retention says which versions are deleted in the course of time. Default: none.
 	Retention retention.Policy `yaml:"retention"`
+	// Notifications are those who are told of what happens in the registry. Default: nobody.
+	Notifications []receivers.Receiver `yaml:"notifications"`
 	// GarbageCollection says when what no tag leads to is deleted.
 	GarbageCollection GarbageConfig `yaml:"garbageCollection"`
 	// Keys is a file of keys that sign upload addresses and session tokens: one key of 32 bytes in each line, in base64. The first
@@ -97,6 +102,9 @@ type TLSConfig struct {
 	Cert string `yaml:"cert"`
 	// Key is a file with the private key in PEM.
 	Key string `yaml:"key"`
+	// Authority is the ConfigMap, as namespace/name, whose entry ca.crt is the authority that signed the certificate, for the
+	// lines that pages show. Default: none, as clients trust the certificate as it is.
+	Authority string `yaml:"authority"`
 }
 
 // StorageConfig says where the content is kept: in Dir or in S3.
@@ -301,6 +309,7 @@ func (c Config) WithDefaults() Config {
 	}
 	state = stateOf(state)
 	fill(&c.Access.File, filepath.Join(state, "access.json"))
+	fill(&c.About.File, filepath.Join(filepath.Dir(c.Access.File), wire.PresentationFile))
 	fill(&c.Keys, filepath.Join(state, "upload.keys"))
 	fill(&c.Artifacts, string(chart.Any))
 	fill(&c.Tags.Policy, immutable)
@@ -370,6 +379,10 @@ func (c Config) Validate() error {
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		refuse("tls", "cert and key go together: set both or neither")
 	}
+	if a := c.TLS.Authority; a != "" && !authority.MatchString(a) {
+		refuse("tls.authority", "%q is not the name of a ConfigMap such as team-a/charts-ca", a)
+	}
+	c.About.validate(refuse)
 	if u, err := url.Parse(c.ExternalURL); c.ExternalURL != "" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
 		refuse("externalURL", "%q is not an address such as https://charts.example.com, without a path", c.ExternalURL)
 	}
@@ -394,6 +407,7 @@ func (c Config) Validate() error {
 	c.Tags.validate(refuse)
 	c.Quota.validate(refuse)
 	problems = append(problems, checkRetention(c.Retention)...)
+	problems = append(problems, checkNotifications(c.Notifications)...)
 	admin := []string{c.Admin.Cert, c.Admin.Key, c.Admin.ClientCA, c.Access.StateDir}
 	if set := strings.Join(admin, ""); c.Admin.Listen == "" && set != "" {
 		refuse("admin.listen", "is missing: admin.cert, admin.key, admin.clientCA and access.stateDir are of no use without it")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver"
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 	"github.com/chartroom-dev/chartroom/registryserver/retention"
 	"github.com/google/go-cmp/cmp"
 )
@@ -20,7 +21,8 @@ func TestLoadConfig(t *testing.T) {
 	}
 	want := registryserver.Config{
 		Listen: "0.0.0.0:5000", ExternalURL: "https://charts.example.com", Organization: "acme", Registry: "charts",
-		TLS:              registryserver.TLSConfig{Cert: "tls.crt", Key: "tls.key"},
+		About:            registryserver.AboutConfig{DisplayName: "Charts", Description: "What it is for.", Emoji: "🌻", Color: "#f0ccff", File: "/access/about.json"},
+		TLS:              registryserver.TLSConfig{Cert: "tls.crt", Key: "tls.key", Authority: "team-a/charts-ca"},
 		Storage:          registryserver.StorageConfig{Dir: "/data"},
 		Access:           registryserver.AccessConfig{File: "/access/access.json", StateDir: "/state", Visibility: "Public"},
 		Keys:             "/keys/upload.keys",
@@ -43,6 +45,22 @@ func TestLoadConfig(t *testing.T) {
 			Rules: []retention.Rule{
 				{Charts: []string{"*"}, Tags: []string{"*-dev"}, Versions: "<1.0.0-0", KeepNewest: 10, OlderThan: retention.Duration(2160 * time.Hour)},
 				{KeepNewest: 100},
+			},
+		},
+		Notifications: []receivers.Receiver{
+			{
+				Name: "flux", URL: "https://flux.example.com/hook", Format: "flux", Events: []receivers.Event{"package.created", "tag.moved"},
+				Filter: receivers.Filter{Charts: []string{"team/*"}, Prereleases: "Exclude"},
+				Auth:   receivers.Auth{HMAC: &receivers.HMAC{Dialect: "generic", SecretFile: "/secrets/flux"}},
+				TLS:    receivers.TLS{CAFile: "/ca/flux.crt"},
+			},
+			{
+				Name: "ci", URL: "https://ci.example.com", Format: "buildkite", HeaderPrefix: "Acme", Disabled: true,
+				Auth: receivers.Auth{Header: &receivers.Header{Name: "X-Acme-Token", SecretFile: "/secrets/ci"}}, TLS: receivers.TLS{InsecureSkipVerify: true},
+			},
+			{
+				Name: "oidc", URL: "http://10.0.0.1/hook", Format: "cloudevents",
+				Auth: receivers.Auth{ServiceAccountToken: &receivers.Token{File: "/secrets/token"}},
 			},
 		},
 		DrainTimeout: registryserver.Duration(45 * time.Second),
@@ -201,6 +219,13 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = []string{"1.0.0+*"} }},
 		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = []string{strings.Repeat("a", 129)} }},
 		{"tags.mutable", func(c *registryserver.Config) { c.Tags.Mutable = make([]string, 65) }},
+		{"about.displayName", func(c *registryserver.Config) { c.About.DisplayName = strings.Repeat("ä", 129) }},
+		{"about.description", func(c *registryserver.Config) { c.About.Description = "two\nlines" }},
+		{"about.emoji", func(c *registryserver.Config) { c.About.Emoji = strings.Repeat("🌻", 17) }},
+		{"about.color", func(c *registryserver.Config) { c.About.Color = "red" }},
+		{"about.color", func(c *registryserver.Config) { c.About.Color = "#fff;x" }},
+		{"tls.authority", func(c *registryserver.Config) { c.TLS.Authority = "charts-ca" }},
+		{"tls.authority", func(c *registryserver.Config) { c.TLS.Authority = "a/b; rm" }},
 		{"tls", func(c *registryserver.Config) { c.TLS.Key = "" }},
 		{"tls", func(c *registryserver.Config) { c.TLS.Cert = "" }},
 		{"externalURL", func(c *registryserver.Config) { c.ExternalURL = "charts.example.com" }},

@@ -82,6 +82,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	}
 	r.request("GET", r.public+"/v2/", nil, map[string]string{"X-Request-Id": "secrecy-last"})
 	r.recorded("secrecy-last")
+	eventually(t, "the log has the last request", func() bool { return strings.Contains(r.log.String(), "secrecy-last") })
 	written := r.log.String() + r.audit.String()
 	if lines := strings.Count(written, "secrecy-"); lines < 800 {
 		t.Errorf("of 400 requests the log and the record have only %d lines", lines)

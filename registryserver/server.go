@@ -22,6 +22,7 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/admin"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/chartroom-dev/chartroom/registryserver/events"
 	"github.com/chartroom-dev/chartroom/registryserver/exchange"
 	"github.com/chartroom-dev/chartroom/registryserver/garbage"
 	"github.com/chartroom-dev/chartroom/registryserver/ociapi"
@@ -59,6 +60,10 @@ type Server struct {
 	quota *quota.Tracker
 	// retention is there where a policy is.
 	retention *retentionWork
+	// inventory is nil when the server only deletes.
+	inventory *inventoryWork
+	// notifier tells receivers of events, where there are any.
+	notifier *events.Notifier
 
 	public      *endpoint
 	connections *connections
@@ -215,10 +220,18 @@ func (s *Server) openStorage(ctx context.Context) (*repository.Store, error) {
 	if s.quota, err = c.Quota.tracker(b); err != nil {
 		return nil, err
 	}
-	store, err := c.openStoreIn(ctx, b, c.owner(), func(o *repository.Options) {
+	var store *repository.Store
+	if s.notifier, err = s.newNotifier(b, func() *repository.Store { return store }); err != nil {
+		return nil, err
+	}
+	store, err = c.openStoreIn(ctx, b, c.owner(), func(o *repository.Options) {
 		o.Damaged, o.Quota = s.contentDamaged, s.quota
+		if s.notifier != nil {
+			o.Record = s.notifier.Record
+		}
 		// Nobody is served before there is a collector.
 		o.Unlinked = func(repository string) { s.garbage.Queue(repository) }
+		o.Tagged = func(repository, tag string) { s.inventory.Tagged(repository, tag) }
 	})
 	if err != nil {
 		return nil, err
@@ -233,6 +246,9 @@ func (s *Server) openStorage(ctx context.Context) (*repository.Store, error) {
 	s.health.diagnosis = &diagnosis{kind: c.Storage.kind(), bucket: b, log: s.log}
 	s.health.diagnosis.learn(ctx)
 	if s.retention, err = s.newRetention(store, b); err != nil {
+		return nil, err
+	}
+	if s.inventory, err = s.newInventory(store, b); err != nil {
 		return nil, err
 	}
 	return store, nil
@@ -333,13 +349,22 @@ func (s *Server) servePublic(store *repository.Store, keys *keyFile) {
 		Logger:       s.log,
 		Observe:      observe,
 		Pulled:       s.retention.pulled(),
+		Downloaded:   s.inventory.downloads.Downloaded,
+		Failed:       s.requestFailed,
 		Admit:        admission.admit,
 	})
+	faces := append(s.faces(store, admission), s.pages(store, admission))
 	// Not by a ServeMux, which would rewrite paths before the API could judge them.
 	handler.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == exchange.Path {
 			exchanges.ServeHTTP(w, r)
 			return
+		}
+		for _, f := range faces {
+			if f.Serves(r.URL.Path) {
+				f.ServeHTTP(w, r)
+				return
+			}
 		}
 		api.ServeHTTP(w, r)
 	})
@@ -366,6 +391,9 @@ func (s *Server) listenAdmin(ctx context.Context) error {
 	}
 	if s.purger != nil {
 		options.Purge = s.purger
+	}
+	if s.inventory != nil {
+		options.Inventory = s.inventory
 	}
 	e.server.Handler = admin.Handler(options)
 	e.server.ReadTimeout, e.server.WriteTimeout = smallTimeout, smallTimeout
@@ -458,6 +486,10 @@ func (s *Server) Run(ctx context.Context) error {
 		running.Go(func() { keepCount(background, s.quota, s.log) })
 	}
 	s.retention.start(background, &running)
+	s.inventory.start(background, &running)
+	if s.notifier != nil {
+		running.Go(func() { s.notifier.Run(background) })
+	}
 	for name, address := range s.Addresses() {
 		s.log.Info("listening", "for", name, "address", address.String())
 	}

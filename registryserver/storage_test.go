@@ -81,7 +81,8 @@ func (r *running) storage() (report struct {
 	return report
 }
 
-// A push writes one object for each blob, one for the manifest and one for the tag, and nothing else.
+// A push writes one object for each blob, one for the manifest and one for the tag, and nothing else; behind it other servers
+// are told of it.
 func TestPushWritesWhatItMust(t *testing.T) {
 	t.Parallel()
 	server := s3server.Start(t)
@@ -100,20 +101,27 @@ func TestPushWritesWhatItMust(t *testing.T) {
 		}
 		return names
 	}
-	// Beside the layout there is only the lease of who sweeps, which was taken at the start.
-	eventually(t, "the checks are cleared away", func() bool { return slices.Equal(files(), []string{"layout.json", "leases/garbage.json"}) })
+	// Beside the layout there is only the lease of who sweeps, which was taken at the start, and what the server tells others
+	// of its changes.
+	eventually(t, "the checks are cleared away", func() bool {
+		got := files()
+		return len(got) == 3 && strings.HasPrefix(got[0], "inventory/changes/") && slices.Equal(got[1:], []string{"layout.json", "leases/garbage.json"})
+	})
 	before := r.storageRequests()
 	if status, body := r.putChart("1.0.0", charttest.New("web", "1.0.0", 50_000)); status != http.StatusCreated {
 		t.Fatalf("%d %s", status, body)
 	}
-	after := r.storageRequests()
-	writes := 0
-	for _, operation := range []string{"PutObject", "CopyObject", "CreateMultipartUpload", "UploadPart", "DeleteObject"} {
-		writes += after[operation] - before[operation]
+	// Two blobs, the manifest and the tag; and, behind them, what was changed.
+	writes := func() (n int) {
+		after := r.storageRequests()
+		for _, operation := range []string{"PutObject", "CopyObject", "CreateMultipartUpload", "UploadPart", "DeleteObject"} {
+			n += after[operation] - before[operation]
+		}
+		return n
 	}
-	// Two blobs, the manifest, the tag; and what was there before.
-	if got := files(); writes != 4 || len(got) != 6 {
-		t.Errorf("%d requests wrote, and the objects are %v", writes, got)
+	eventually(t, "other servers are told", func() bool { return writes() >= 5 })
+	if got := files(); writes() != 5 || len(got) != 7 {
+		t.Errorf("%d requests wrote, and the objects are %v", writes(), got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver"
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
@@ -96,9 +97,12 @@ func serveCommand() *cobra.Command {
 	kept := &policyFlag{}
 	c.Flags().Var(kept, "retention", "`policy` in YAML or JSON that says which versions are deleted in the course of time, for example '{rules: [{tags: [\"*-dev\"], olderThan: 336h}]}' (default none)")
 	configured.set["retention"] = func(c *registryserver.Config) { c.Retention = kept.policy }
+	told := &receiversFlag{}
+	c.Flags().Var(told, "notifications", "`receivers` of events in YAML or JSON, for example '[{name: flux, url: \"https://flux.example.com/hook/…\", format: harbor}]' (default none)")
+	configured.set["notifications"] = func(c *registryserver.Config) { c.Notifications = told.receivers }
 	stale := c.Flags().Duration("staleness", 0, "how long a version is served again without a look at the storage, up to 5m: saves S3 a request, and others see deletes later")
 	configured.set["staleness"] = func(c *registryserver.Config) { c.Storage.Staleness = registryserver.Duration(*stale) }
-	egress := c.Flags().StringSlice("allow-egress-cidrs", nil, "`networks` in which issuers of OIDC tokens may be asked for their keys although they are not public, for example 10.0.0.0/8")
+	egress := c.Flags().StringSlice("allow-egress-cidrs", nil, "`networks` in which issuers of OIDC tokens may be asked for their keys, and receivers told of events, although they are not public, for example 10.0.0.0/8")
 	configured.set["allow-egress-cidrs"] = func(c *registryserver.Config) { c.AllowEgressCIDRs = *egress }
 	proxies := c.Flags().StringSlice("trusted-proxies", nil, "`networks` of the proxies that are believed when they say in X-Forwarded-For whom they speak for, for example 10.0.0.0/8")
 	configured.set["trusted-proxies"] = func(c *registryserver.Config) { c.TrustedProxies = *proxies }
@@ -124,6 +128,16 @@ func serveCommand() *cobra.Command {
 	configured.set["purge"] = func(c *registryserver.Config) { c.Purge = *purge }
 	configured.set["drain-timeout"] = func(c *registryserver.Config) { c.DrainTimeout = registryserver.Duration(*drain) }
 	return c
+}
+
+// receiversFlag are receivers of events that are written on the command line.
+type receiversFlag struct{ receivers []receivers.Receiver }
+
+func (f *receiversFlag) String() string { return "" }
+func (f *receiversFlag) Type() string   { return "receivers" }
+func (f *receiversFlag) Set(text string) (err error) {
+	f.receivers, err = registryserver.ParseNotifications([]byte(text))
+	return err
 }
 
 func serve(c *cobra.Command, config registryserver.Config) error {

@@ -34,6 +34,8 @@ type Options struct {
 	Retention func() *wire.RetentionState
 	// Garbage says what garbage collection has done; nil says nothing.
 	Garbage func() wire.GarbageState
+	// Inventory says what the registry holds; nil says nothing.
+	Inventory Inventory
 	// Purge deletes everything; nil where the server serves.
 	Purge Purger
 	// Log is told of snapshots that did not arrive; of all others Enforcer tells.
@@ -47,7 +49,8 @@ type Purger interface {
 	State() wire.PurgeState
 }
 
-// Handler serves [wire.PathAbout], [wire.PathAccess], [wire.PathUses] and [wire.PathPurge] as they are described there. It does
+// Handler serves [wire.PathAbout], [wire.PathAccess], [wire.PathUses], [wire.PathPurge] and, where there is one,
+// [wire.PathInventory] as they are described there. It does
 // not ask who is calling: the listener does, see [TLSConfig].
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
@@ -74,6 +77,9 @@ func Handler(o Options) http.Handler {
 		}
 		respond(w, http.StatusOK, about)
 	})
+	if o.Inventory != nil {
+		mux.Handle("GET "+wire.PathInventory, &inventory{of: o.Inventory, wait: wire.InventoryWait})
+	}
 	mux.HandleFunc("PUT "+wire.PathAccess, o.putAccess)
 	mux.HandleFunc("GET "+wire.PathUses, func(w http.ResponseWriter, _ *http.Request) { respond(w, http.StatusOK, o.Enforcer.Uses()) })
 	mux.HandleFunc("GET "+wire.PathPurge, func(w http.ResponseWriter, _ *http.Request) { o.purge(w, Purger.State) })
