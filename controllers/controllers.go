@@ -30,6 +30,7 @@ import (
 	"github.com/chartroom-dev/chartroom/controllers/internal/registryclient"
 	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
 	"github.com/chartroom-dev/chartroom/controllers/internal/tokens"
+	"github.com/chartroom-dev/chartroom/controllers/inventory"
 	"github.com/chartroom-dev/chartroom/controllers/oidcpolicy"
 	"github.com/chartroom-dev/chartroom/controllers/podreports"
 	"github.com/chartroom-dev/chartroom/controllers/registrytoken"
@@ -81,7 +82,7 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 	if o.DialService == nil {
 		o.DialService = (&net.Dialer{}).DialContext
 	}
-	record, said, uses := ledger.New(), reports.New(), reports.NewUses()
+	record, said, uses, inventories := ledger.New(), reports.New(), reports.NewUses(), reports.NewInventories()
 	measured, err := accesssync.NewMetrics(o.Metrics, record)
 	if err != nil {
 		return err
@@ -95,6 +96,7 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 			Events:              manager.GetEventRecorder(helmregistry.FieldManager),
 			Ledger:              record,
 			Reports:             said,
+			Inventories:         inventories,
 			Pods:                pods,
 			Authorities:         authorities,
 			RegistryImage:       o.RegistryImage,
@@ -138,6 +140,13 @@ func Add(ctx context.Context, manager ctrl.Manager, o Options) error {
 			Now:      time.Now,
 		},
 		&podreports.Reconciler{Client: manager.GetClient(), Owned: owned, Pods: pods, Reports: said, Uses: uses},
+		&inventory.Reconciler{
+			Client:      manager.GetClient(),
+			Owned:       owned,
+			Pods:        pods,
+			Inventories: inventories,
+			Recorder:    manager.GetEventRecorder(inventory.FieldManager),
+		},
 	}
 	for _, r := range reconcilers {
 		if err := r.SetupWithManager(manager); err != nil {

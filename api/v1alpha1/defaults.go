@@ -59,6 +59,9 @@ func (r *HelmRegistry) URL() string { return r.BaseURL() + "/" + r.Path() }
 // OCIURL returns the address below which the charts are, status.ociURL.
 func (r *HelmRegistry) OCIURL() string { return "oci://" + r.Host() + "/" + r.Path() }
 
+// RepositoryURL returns the address of the classic Helm repository, status.repositoryURL.
+func (r *HelmRegistry) RepositoryURL() string { return r.URL() + "/helm" }
+
 // AllowedFrom returns which namespaces may attach tokens.
 func (a AllowedNamespaces) AllowedFrom() NamespacesFrom { return cmp.Or(a.From, NamespacesSame) }
 

@@ -24,6 +24,9 @@ const (
 	ConditionCertificateReady = "CertificateReady"
 	// ConditionAccessConfirmed says that every live pod enforces the newest access snapshot.
 	ConditionAccessConfirmed = "AccessConfirmed"
+	// ConditionInventoryFresh says that status.inventory and status.charts are what the pods say now. Ready does not depend
+	// on it.
+	ConditionInventoryFresh = "InventoryFresh"
 )
 
 // AnnotationSkipPurge with the value "true" on a HelmRegistry that is being deleted lets it go although its charts could
@@ -88,6 +91,19 @@ type HelmRegistrySpec struct {
 	// +kubebuilder:validation:MaxLength=1024
 	Description string `json:"description,omitempty"`
 
+	// Emoji is shown beside the title, on Color. A change restarts nothing.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Emoji string `json:"emoji,omitempty"`
+
+	// Color is behind the emoji: "#" and six hexadecimal digits. A change restarts nothing.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=7
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^#[0-9a-fA-F]{6}$')",message="color must be \"#\" and six hexadecimal digits: write for example \"#f0ccff\""
+	Color string `json:"color,omitempty"`
+
 	// Visibility says who may read without credentials: nobody (Private, the default) or everybody (Public). Writing
 	// always needs a token. A change restarts nothing.
 	//
@@ -133,6 +149,15 @@ type HelmRegistrySpec struct {
 	//
 	// +optional
 	GarbageCollection GarbageCollection `json:"garbageCollection,omitempty"`
+
+	// Notifications are receivers that are told of what happens in the registry: Flux, Argo CD, a chat, a job. A change
+	// restarts the pods; a changed Secret does not.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Notifications []Notification `json:"notifications,omitempty"`
 
 	// TLS says which certificate the registry serves with.
 	//
@@ -562,6 +587,12 @@ type HelmRegistryStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	OCIURL string `json:"ociURL,omitempty"`
 
+	// RepositoryURL is the address of the same charts as a classic Helm repository, for helm repo add.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	RepositoryURL string `json:"repositoryURL,omitempty"`
+
 	// Image is the image that the registry's pods run.
 	//
 	// +optional
@@ -582,6 +613,20 @@ type HelmRegistryStatus struct {
 	//
 	// +optional
 	Access *AccessStatus `json:"access,omitempty"`
+
+	// Inventory is what the registry holds. It is missing until a pod has said so; while none does, it is what was known
+	// last, and the condition InventoryFresh says so.
+	//
+	// +optional
+	Inventory *InventoryStatus `json:"inventory,omitempty"`
+
+	// Charts are the charts that the registry holds, the first 100 by name.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=100
+	Charts []ChartStatus `json:"charts,omitempty"`
 
 	// Usage is what the registry stores, as its pods count it where there is a quota of size, charts or versions. It is
 	// renewed every 30 seconds at most.
@@ -651,8 +696,13 @@ type Instructions struct {
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=hreg,categories=chartroom
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether everything asked for is in force."
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.status!="True")].reason`,description="Why not, when it is not Ready."
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.status!="True")].reason`,description="Why not, when it is not Ready; else what does not hold beside that."
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.url`,description="The address of the registry."
+// +kubebuilder:printcolumn:name="Charts",type=integer,JSONPath=`.status.inventory.charts`,description="The number of charts."
+// +kubebuilder:printcolumn:name="Versions",type=integer,JSONPath=`.status.inventory.versions`,description="The number of versions of all charts."
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.inventory.size`,description="What the versions take."
+// +kubebuilder:printcolumn:name="Last Push",type=date,JSONPath=`.status.inventory.lastPushed`,description="How long ago the youngest version was pushed."
+// +kubebuilder:printcolumn:name="Downloads",type=integer,JSONPath=`.status.inventory.downloads`,priority=1,description="How often the versions were downloaded."
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,priority=1,description="What the Ready condition says."
 // +kubebuilder:printcolumn:name="Image",type=string,JSONPath=`.status.image`,priority=1,description="The image that the pods run."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

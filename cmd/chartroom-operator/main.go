@@ -127,7 +127,7 @@ func parse(args []string) (settings, error) {
 	flags.BoolVar(&s.leaderElect, "leader-elect", false, "hold a Lease, so that of several operators one acts")
 	flags.StringSliceVar(&s.AllowedHostSuffixes, "allowed-host-suffixes", nil, "domains in which the operator signs certificates for the exposure.host of registries, for example charts.example.com")
 	flags.BoolVar(&s.AllowPodImages, "allow-pod-images", false, "let podTemplate name images, so that whoever may create a HelmRegistry chooses what runs")
-	flags.StringSliceVar(&s.AllowEgressCIDRs, "allow-egress-cidrs", nil, "networks in which registries may ask issuers of OIDC tokens for their keys although they are not public, for example 10.0.0.0/8; another value rolls all registries")
+	flags.StringSliceVar(&s.AllowEgressCIDRs, "allow-egress-cidrs", nil, "networks in which registries may ask issuers of OIDC tokens for their keys, and tell receivers of events, although they are not public, for example 10.0.0.0/8; another value rolls all registries")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "least level of the log: debug, info, warn or error")
 	flags.BoolVar(&showVersion, "version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {

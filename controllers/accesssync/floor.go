@@ -49,7 +49,8 @@ func readFloor(registry *v1alpha1.HelmRegistry, secret *corev1.Secret) floor {
 	if err != nil {
 		return floor{}
 	}
-	return floor{access: access, intact: labelled && owned && bytes.Equal(access.Encode(), secret.Data[documentKey])}
+	presented := bytes.Equal(desired.Presentation(registry).Encode(), secret.Data[wire.PresentationFile])
+	return floor{access: access, intact: labelled && owned && presented && bytes.Equal(access.Encode(), secret.Data[documentKey])}
 }
 
 // settle makes the newest snapshot durable, in the Secret, and takes it into memory. Until that is done no pod hears of
@@ -151,13 +152,13 @@ func (m *memory) take(a wire.Access, c compiled) {
 	m.newest = &ledger.Snapshot{Access: a, Refused: c.refused, LeftOut: c.policiesLeftOut}
 }
 
-// buildSecret returns the Secret that holds a snapshot.
+// buildSecret returns the Secret that holds a snapshot, and what the registry is called.
 func buildSecret(registry *v1alpha1.HelmRegistry, a wire.Access) *corev1.Secret {
 	yes := true
 	return &corev1.Secret{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		Type:     corev1.SecretTypeOpaque,
-		Data:     map[string][]byte{documentKey: a.Encode()},
+		Data:     map[string][]byte{documentKey: a.Encode(), wire.PresentationFile: desired.Presentation(registry).Encode()},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: registry.Namespace,
 			Name:      desired.AccessName(registry),

@@ -44,6 +44,7 @@ var (
 	env      *environment.Environment
 	accesses = ledger.New()
 	said     = reports.New()
+	holding  = reports.NewInventories()
 	purgers  = &fakePurgers{state: map[types.NamespacedName]wire.PurgeState{}}
 	// cutOff makes every Service lead nowhere.
 	cutOff atomic.Bool
@@ -136,6 +137,7 @@ func operator(accesses ledger.Reader) (ctrl.Manager, error) {
 		Client: mgr.GetClient(), APIReader: mgr.GetAPIReader(), Events: mgr.GetEventRecorder("chartroom-operator"),
 		Ledger:              accesses,
 		Reports:             said,
+		Inventories:         holding,
 		Pods:                purgers,
 		Authorities:         &pki.Store{Reader: mgr.GetAPIReader(), Writer: mgr.GetClient(), Namespace: environment.OperatorNamespace},
 		RegistryImage:       image,

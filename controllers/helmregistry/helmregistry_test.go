@@ -49,6 +49,7 @@ func TestReadyOnlyWhenEverythingIsInForce(t *testing.T) {
 		ObservedGeneration: 1,
 		URL:                "https://charts." + r.Namespace + ".svc/" + r.Namespace + "/charts",
 		OCIURL:             "oci://charts." + r.Namespace + ".svc/" + r.Namespace + "/charts",
+		RepositoryURL:      "https://charts." + r.Namespace + ".svc/" + r.Namespace + "/charts/helm",
 		Image:              image,
 		Replicas:           1,
 		ReadyReplicas:      1,

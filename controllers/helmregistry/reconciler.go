@@ -40,6 +40,8 @@ type Reconciler struct {
 	Ledger ledger.Reader
 	// Reports says what pods said of their storage.
 	Reports *reports.Board
+	// Inventories says what pods said of what the registry holds.
+	Inventories *reports.InventoryBoard
 	// Pods asks pods to purge.
 	Pods Pods
 	// Authorities sign certificates.
@@ -52,7 +54,8 @@ type Reconciler struct {
 	AllowedHostSuffixes []string
 	// AllowPodImages lets pod templates name images.
 	AllowPodImages bool
-	// AllowEgressCIDRs are networks in which registries may ask issuers of OIDC tokens although they are not public.
+	// AllowEgressCIDRs are networks in which registries may ask issuers of OIDC tokens, and tell receivers of events, although
+	// they are not public.
 	AllowEgressCIDRs []string
 	// DialService opens a connection to a Service, to see that it leads to a pod; where it is nil, nobody looks.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
@@ -97,8 +100,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	s := r.newScope(registry)
 	s.reports, s.reported = r.Reports.State(request.NamespacedName)
+	s.inventory, s.inventoryKnown = r.Inventories.State(request.NamespacedName)
 	for _, phase := range []func(context.Context, *scope) error{
-		r.reconcileAddress, r.reconcileStorage, r.reconcileReplicas, r.reconcileRetention, r.reconcileCertificates, r.reconcileWorkload, r.reconcileReach, r.prune,
+		r.reconcileAddress, r.reconcileStorage, r.reconcileReplicas, r.reconcileRetention, r.reconcileNotifications, r.reconcileCertificates, r.reconcileWorkload, r.reconcileReach, r.prune,
 	} {
 		s.note(phase(ctx, s))
 	}
@@ -136,6 +140,10 @@ type scope struct {
 	// reports is what pods said; reported says that they were asked since the operator started.
 	reports  reports.State
 	reported bool
+	// inventory is what pods said that the registry holds; inventoryKnown says that they did, or were given the time to,
+	// since the operator started.
+	inventory      reports.Inventory
+	inventoryKnown bool
 	// nextChange is when certificates or authorities are due.
 	nextChange time.Time
 }

@@ -91,11 +91,18 @@ func (s *scope) status() *v1alpha1.HelmRegistryStatus {
 		{Type: v1alpha1.ConditionAvailable, Finding: s.available()},
 		{Type: v1alpha1.ConditionAccessConfirmed, Finding: s.accessConfirmed()},
 	}
+	summary := s.summary(parts)
+	// A registry whose inventory is not known serves all the same.
+	parts = append(parts, status.Part{Type: v1alpha1.ConditionInventoryFresh, Finding: s.inventoryFresh()})
+	inventory, charts := s.inventoryStatus()
 	out := &v1alpha1.HelmRegistryStatus{
-		Conditions:         status.Conditions(r.Status.Conditions, r.Generation, s.summary(parts), parts),
+		Conditions:         status.Conditions(r.Status.Conditions, r.Generation, summary, parts),
+		Inventory:          inventory,
+		Charts:             charts,
 		ObservedGeneration: r.Generation,
 		URL:                r.URL(),
 		OCIURL:             r.OCIURL(),
+		RepositoryURL:      r.RepositoryURL(),
 		Usage:              s.usage(),
 		GarbageCollection:  s.garbage(),
 		Instructions:       &instructions,

@@ -50,6 +50,7 @@ func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
 		WatchesMetadata(&corev1.PersistentVolumeClaim{}, handler.EnqueueRequestsFromMapFunc(r.ofClaim)).
 		WatchesRawSource(r.Ledger.Source(nil)).
 		WatchesRawSource(r.Reports.Source(nil)).
+		WatchesRawSource(r.Inventories.Source(nil)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: 4,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](250*time.Millisecond, 2*time.Minute),
@@ -66,6 +67,14 @@ func givenSecrets(registry *v1alpha1.HelmRegistry) []string {
 	refs := []*v1alpha1.LocalObjectReference{registry.Spec.TLS.SecretRef}
 	if s3 := registry.Spec.Storage.S3; s3 != nil {
 		refs = append(refs, s3.CredentialsSecretRef, s3.CASecretRef)
+	}
+	for _, n := range registry.Spec.Notifications {
+		if name, _, found := desired.NotificationSecret(n); found {
+			refs = append(refs, &v1alpha1.LocalObjectReference{Name: name})
+		}
+		if n.TLS != nil {
+			refs = append(refs, n.TLS.CASecretRef)
+		}
 	}
 	var names []string
 	for _, ref := range refs {

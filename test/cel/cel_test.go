@@ -70,6 +70,26 @@ func statement(fields string) string {
 	return "{registryRef: {name: charts}, statements: [{" + fields + "}]}"
 }
 
+// receiver is a notification that has these fields beside the needed ones, or instead of them.
+func receiver(fields string) string {
+	out := fields
+	for _, f := range []string{`name: a`, `url: "https://example.com/"`, `format: cloudevents`} {
+		if key, _, _ := strings.Cut(f, ":"); !strings.HasPrefix(fields, key+":") {
+			out += ", " + f
+		}
+	}
+	return "{" + strings.TrimPrefix(out, ", ") + "}"
+}
+
+// manyReceivers are so many notifications of different names, each as long as may be.
+func manyReceivers(n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf(`{name: r%d, url: "https://example.com/%s", format: flux}`, i, strings.Repeat("x", 2000)))
+	}
+	return strings.Join(all, ", ")
+}
+
 const github = `iss: "https://token.actions.githubusercontent.com", scopes: [read_packages], claims: {repository: acme/web}`
 
 func TestCreate(t *testing.T) {
@@ -99,6 +119,9 @@ func TestCreate(t *testing.T) {
 		{"organization static", "HelmRegistry", "charts", `{organization: static}`, "organization is a reserved word"},
 		{"organization -", "HelmRegistry", "charts", `{organization: "-"}`, "organization is a reserved word"},
 		{"slug with a dash at its end", "HelmRegistry", "charts", `{slug: a-}`, "slug must be one lower-case part"},
+		{"color", "HelmRegistry", "charts", `{emoji: "🌻", color: "#F0ccff"}`, ""},
+		{"color by name", "HelmRegistry", "charts", `{color: red}`, "six hexadecimal digits"},
+		{"color with more", "HelmRegistry", "charts", `{color: "#f0ccfg"}`, "six hexadecimal digits"},
 		{"displayName too long", "HelmRegistry", "charts", `{displayName: ` + long + `}`, "may not be more than 128"},
 		{"description too long", "HelmRegistry", "charts", `{description: ` + long + `}`, "may not be more than 1024"},
 		{"unknown visibility", "HelmRegistry", "charts", `{visibility: Hidden}`, `"Private", "Public"`},
@@ -133,6 +156,39 @@ func TestCreate(t *testing.T) {
 		{"a rule with no age", "HelmRegistry", "charts", `{retention: {rules: [{olderThan: 0s}]}}`, "olderThan must be a duration"},
 		{"a delay that nobody can see", "HelmRegistry", "charts", `{retention: {delay: 59s, rules: [{keepNewest: 1}]}}`, "delay must be a duration in hours, minutes and seconds from 1m"},
 		{"pulled within days", "HelmRegistry", "charts", `{retention: {keepPulledWithin: 30d, rules: [{keepNewest: 1}]}}`, "keepPulledWithin must be a duration in hours, minutes and seconds"},
+		{"all of notifications", "HelmRegistry", "charts", `{notifications: [
+		  {name: flux, url: "https://flux.example.com/hook/1234?a=b", format: flux, events: [package.created, package.copied, package.deleted, tag.moved, registry.storage_failed, registry.quota],
+		   filter: {charts: ["team/*", "web-?"], prereleases: Exclude}, auth: {hmac: {dialect: generic, secretRef: {name: s, key: hmac.key}}}, tls: {caSecretRef: {name: c}}, disabled: true},
+		  {name: argocd, url: "https://argocd.example.com/api/webhook", format: harbor, auth: {header: {secretRef: {name: s}}}, tls: {insecureSkipVerify: true}},
+		  {name: ci, url: "http://10.0.0.1:8080", format: buildkite, headerPrefix: Acme-Corp, auth: {header: {name: X-Acme-Token, secretRef: {name: s}}}},
+		  {name: six, url: "http://[fd00::1]:80/x", format: cloudevents, auth: {serviceAccountToken: {audience: notification-controller, expirationSeconds: 600}}}]}`, ""},
+		{"too many notifications", "HelmRegistry", "charts", `{notifications: [` + manyReceivers(17) + `]}`, "must have at most 16 items"},
+		{"as many notifications as there may be", "HelmRegistry", "charts", `{notifications: [` + manyReceivers(16) + `]}`, ""},
+		{"two notifications of a name", "HelmRegistry", "charts", `{notifications: [` + receiver("") + `, ` + receiver("") + `]}`, "Duplicate value"},
+		{"a notification without an address", "HelmRegistry", "charts", `{notifications: [{name: a, format: flux}]}`, "notifications[0].url"},
+		{"a notification of a wrong name", "HelmRegistry", "charts", `{notifications: [` + receiver(`name: A`) + `]}`, "name must be lower-case letters and digits"},
+		{"a notification to a file", "HelmRegistry", "charts", `{notifications: [` + receiver(`url: "file:///etc/passwd"`) + `]}`, "url must be an address with neither user"},
+		{"a notification with a password", "HelmRegistry", "charts", `{notifications: [` + receiver(`url: "https://u:p@example.com/"`) + `]}`, "url must be an address with neither user"},
+		{"a notification with a fragment", "HelmRegistry", "charts", `{notifications: [` + receiver(`url: "https://example.com/#x"`) + `]}`, "url must be an address with neither user"},
+		{"a notification to a long address", "HelmRegistry", "charts", `{notifications: [` + receiver(`url: "https://example.com/`+long+long+`"`) + `]}`, "may not be more than 2048"},
+		{"a notification in an unknown format", "HelmRegistry", "charts", `{notifications: [` + receiver(`format: slack`) + `]}`, `"buildkite", "harbor", "flux", "cloudevents"`},
+		{"a notification with a prefix for nothing", "HelmRegistry", "charts", `{notifications: [` + receiver(`headerPrefix: Acme`) + `]}`, "headerPrefix is for format buildkite alone"},
+		{"a notification with a prefix with a colon", "HelmRegistry", "charts", `{notifications: [` + receiver(`format: buildkite, headerPrefix: "a:b"`) + `]}`, "headerPrefix must be letters and digits"},
+		{"a notification of an unknown event", "HelmRegistry", "charts", `{notifications: [` + receiver(`events: [package.renamed]`) + `]}`, `"package.created"`},
+		{"a notification of no event", "HelmRegistry", "charts", `{notifications: [` + receiver(`events: []`) + `]}`, "should have at least 1 items"},
+		{"a notification of the quota to Harbor", "HelmRegistry", "charts", `{notifications: [` + receiver(`format: harbor, events: [registry.quota]`) + `]}`, "format harbor has no events of the registry"},
+		{"a notification of charts in upper case", "HelmRegistry", "charts", `{notifications: [` + receiver(`filter: {charts: [Web]}`) + `]}`, "charts are globs over lower-case chart paths"},
+		{"a notification of other pre-releases", "HelmRegistry", "charts", `{notifications: [` + receiver(`filter: {prereleases: Some}`) + `]}`, `"Include", "Exclude", "Only"`},
+		{"a notification with two proofs", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {header: {secretRef: {name: s}}, hmac: {secretRef: {name: s}}}`) + `]}`, "auth has one member"},
+		{"a notification with a header with a space", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {header: {name: "X Y", secretRef: {name: s}}}`) + `]}`, "name must be the name of a header"},
+		{"a notification with a Secret that none can be", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {hmac: {secretRef: {name: "../s"}}}`) + `]}`, "name must be a name that a Secret can have"},
+		{"a notification with an entry that none can be", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {hmac: {secretRef: {name: s, key: "../k"}}}`) + `]}`, "key must be a name that an entry of a Secret can have"},
+		{"a notification to Flux in another dialect", "HelmRegistry", "charts", `{notifications: [` + receiver(`format: flux, auth: {hmac: {dialect: github, secretRef: {name: s}}}`) + `]}`, "dialect must be generic with format flux"},
+		{"a notification with a token for the API server", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {serviceAccountToken: {audience: "https://kubernetes.default.svc"}}`) + `]}`, "audience must not be the API server"},
+		{"a notification with a token for nobody", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {serviceAccountToken: {audience: ""}}`) + `]}`, "auth.serviceAccountToken.audience"},
+		{"a notification with a short token", "HelmRegistry", "charts", `{notifications: [` + receiver(`auth: {serviceAccountToken: {audience: a, expirationSeconds: 599}}`) + `]}`, "greater than or equal to 600"},
+		{"a notification with authorities for nothing", "HelmRegistry", "charts", `{notifications: [` + receiver(`tls: {caSecretRef: {name: c}, insecureSkipVerify: true}`) + `]}`, "caSecretRef is of no use with insecureSkipVerify"},
+		{"a notification with TLS without TLS", "HelmRegistry", "charts", `{notifications: [` + receiver(`url: "http://10.0.0.1", tls: {caSecretRef: {name: c}}`) + `]}`, "tls is for a url that begins with https://"},
 		{"the smallest bucket", "HelmRegistry", "charts", `{storage: {s3: {bucket: abc}}}`, ""},
 		{"no member of storage", "HelmRegistry", "charts", `{storage: {}}`, ""},
 		{"two members of storage", "HelmRegistry", "charts", `{storage: {filesystem: {}, s3: {bucket: abc}}}`, "storage has exactly one member"},

@@ -23,11 +23,11 @@ func TestInstallWithKubectl(t *testing.T) {
 		}
 	}
 	for arguments, columns := range map[string]string{
-		"get hreg":           "NAME READY REASON URL AGE",
+		"get hreg":           "NAME READY REASON URL CHARTS VERSIONS SIZE LAST PUSH AGE",
 		"get rtok":           "NAME READY REASON REGISTRY EXPIRES AGE",
 		"get oidcp":          "NAME READY REASON REGISTRY ISSUER AGE",
-		"get hreg -o wide":   "NAME READY REASON URL MESSAGE IMAGE AGE",
-		"get helmregistries": "NAME READY REASON URL AGE",
+		"get hreg -o wide":   "NAME READY REASON URL CHARTS VERSIONS SIZE LAST PUSH DOWNLOADS MESSAGE IMAGE AGE",
+		"get helmregistries": "NAME READY REASON URL CHARTS VERSIONS SIZE LAST PUSH AGE",
 	} {
 		out, err := env.Kubectl(t.Context(), strings.Fields(arguments)...)
 		if err != nil {

@@ -273,6 +273,8 @@ type pod struct {
 	pushed   atomic.Int32
 	// early says that a snapshot arrived before it was in the Secret.
 	early atomic.Bool
+	// shelf is what the pod says that it holds.
+	shelf *shelf
 	stop  func() error
 }
 
@@ -285,7 +287,7 @@ func (c *cluster) startPod(name string) *pod {
 func (c *cluster) startPodOf(registry, name string) *pod {
 	c.t.Helper()
 	n := ips.Add(1)
-	p := &pod{c: c, registry: registry, name: name, ip: fmt.Sprintf("10.1.%d.%d", n/250, n%250+1)}
+	p := &pod{c: c, registry: registry, name: name, ip: fmt.Sprintf("10.1.%d.%d", n/250, n%250+1), shelf: newShelf()}
 	p.enforcer = access.NewEnforcer(access.EnforcerOptions{
 		Registry: c.namespace + "/" + registry, StateDir: c.t.TempDir(), Audience: c.registry(nil).URL(), AllowedNetworks: issuertest.Loopback,
 	})
@@ -331,6 +333,10 @@ func (p *pod) serve() {
 	handler := admin.Handler(admin.Options{Program: "test", Registry: c.namespace + "/" + p.registry, Enforcer: p.enforcer, Log: log})
 	server := &http.Server{TLSConfig: tlsConfig, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == wire.PathInventory {
+				p.shelf.ServeHTTP(w, r)
+				return
+			}
 			document, _ := io.ReadAll(r.Body)
 			r.Body = io.NopCloser(bytes.NewReader(document))
 			handler.ServeHTTP(w, r)
@@ -352,6 +358,8 @@ func (p *pod) serve() {
 	addresses.Store(net.JoinHostPort(p.ip, "5443"), listener.Addr().String())
 	p.stop = server.Close
 	c.t.Cleanup(func() {
+		// A question that waits for its answer would hold up the end.
+		p.shelf.close()
 		// Not Close: a snapshot that is being kept would still be written into the folder that is removed next.
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -483,6 +491,31 @@ func TestAccessSecretComesBack(t *testing.T) {
 	c.eventuallyIs(token, v1alpha1.ConditionReady, metav1.ConditionTrue, "Published")
 }
 
+// A text for people goes to the pods beside the snapshot, and is none of it.
+func TestTextsGoToThePods(t *testing.T) {
+	c := newCluster(t)
+	registry := c.registry(func(r *v1alpha1.HelmRegistry) { r.Spec.DisplayName = "Charts" })
+	c.create(registry)
+	pod := c.startPod("charts-1")
+	secret := c.accessSecret()
+	says := func(name string) bool {
+		if !c.exists(secret) {
+			return false
+		}
+		told, err := wire.DecodePresentation(secret.Data[wire.PresentationFile])
+		return err == nil && told.DisplayName == name && told.Authority == c.namespace+"/charts-ca"
+	}
+	c.eventually("the pods are told the title", func() bool { return says("Charts") && pod.inForce() })
+	before := c.floor().Revision
+	c.update(registry, func() { registry.Spec.DisplayName = "Other charts" })
+	c.eventually("the pods are told the new title", func() bool { return says("Other charts") })
+	c.update(secret, func() { delete(secret.Data, wire.PresentationFile) })
+	c.eventually("the pods are told again", func() bool { return says("Other charts") })
+	if after := c.floor().Revision; after != before {
+		t.Errorf("a text made revision %d of the access snapshot, after %d", after, before)
+	}
+}
+
 func TestForeignAccessSecretIsLeftAlone(t *testing.T) {
 	c := newCluster(t)
 	foreign := c.accessSecret()
@@ -540,6 +573,8 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 	c.create(policy)
 	c.policyIs(policy, v1alpha1.ConditionIssuersReachable, metav1.ConditionTrue, "Reachable")
 	c.policyIs(policy, v1alpha1.ConditionReady, metav1.ConditionTrue, "InForce")
+	pod.shelf.push("a", "app", "1.0.0")
+	c.holds(registry, 1)
 	c.eventually("the registry's status has settled", func() bool {
 		c.get(registry)
 		return meta.IsStatusConditionTrue(registry.Status.Conditions, v1alpha1.ConditionAccessConfirmed)

@@ -134,6 +134,7 @@ func container(p Params) corev1.Container {
 		serving(garbageArguments(r.Spec.GarbageCollection)...),
 		serving(clientArguments(r.Spec)...),
 		serving(egressArguments(p)...),
+		serving(notificationArguments(r)...),
 		serving("--access="+folderAccess+"/access.json"),
 		[]string{"--access-state=" + folderAccessState},
 		serving("--keys="+folderKeys+"/"+EntryKeys, "--external-url="+r.BaseURL()),
@@ -160,6 +161,9 @@ func container(p Params) corev1.Container {
 			corev1.VolumeMount{Name: "keys", MountPath: folderKeys, ReadOnly: true},
 			corev1.VolumeMount{Name: "admin", MountPath: folderAdmin, ReadOnly: true},
 		)
+	}
+	if notificationVolume(r) != nil && !p.Purging {
+		mounts = append(mounts, corev1.VolumeMount{Name: "notifications", MountPath: folderNotifications, ReadOnly: true})
 	}
 	if p.Shared && !p.Purging {
 		args = append(args, "--drain-delay="+drainDelay.String())
@@ -224,6 +228,9 @@ func volumes(p Params) []corev1.Volume {
 	case v1alpha1.TLSSecret:
 		// Only what serving needs is put into the pod of what the user's Secret holds.
 		out = append(out, secretVolume("tls", r.Spec.TLS.SecretRef.Name, EntryCertificate, EntryKey))
+	}
+	if v := notificationVolume(r); v != nil {
+		out = append(out, *v)
 	}
 	return out
 }

@@ -48,7 +48,8 @@ type Params struct {
 	Image string
 	// AllowPodImages lets the pod template name images.
 	AllowPodImages bool
-	// AllowEgressCIDRs are networks in which the registry may ask issuers of OIDC tokens although they are not public.
+	// AllowEgressCIDRs are networks in which the registry may ask issuers of OIDC tokens, and tell receivers of events,
+	// although they are not public.
 	AllowEgressCIDRs []string
 	// OperatorNamespace is where the operator's pods are.
 	OperatorNamespace string

@@ -15,11 +15,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -110,6 +113,22 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+func TestPresentation(t *testing.T) {
+	r := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "charts"}}
+	r.Spec.DisplayName, r.Spec.Description, r.Spec.Emoji, r.Spec.Color = "Charts", "What it is for.", "🌻", "#f0ccff"
+	want := wire.Presentation{DisplayName: "Charts", Description: "What it is for.", Emoji: "🌻", Color: "#f0ccff", Authority: "team-a/charts-ca"}
+	if got := desired.Presentation(r); got != want {
+		t.Errorf("%+v", got)
+	}
+	// Where clients need no authority of ours, they are told of none.
+	for _, mode := range []v1alpha1.TLSMode{v1alpha1.TLSNone, v1alpha1.TLSSecret} {
+		r.Spec.TLS.Mode = mode
+		if got := desired.Presentation(r); got.Authority != "" {
+			t.Errorf("%s: %+v", mode, got)
+		}
+	}
+}
+
 // A change of a field rolls pods only where pods must change.
 func TestWhatRollsPods(t *testing.T) {
 	tests := map[string]struct {
@@ -117,6 +136,8 @@ func TestWhatRollsPods(t *testing.T) {
 		rolls  bool
 	}{
 		"displayName":       {func(s *v1alpha1.HelmRegistrySpec) { s.DisplayName = "x" }, false},
+		"emoji":             {func(s *v1alpha1.HelmRegistrySpec) { s.Emoji = "🌻" }, false},
+		"color":             {func(s *v1alpha1.HelmRegistrySpec) { s.Color = "#f0ccff" }, false},
 		"description":       {func(s *v1alpha1.HelmRegistrySpec) { s.Description = "x" }, false},
 		"visibility":        {func(s *v1alpha1.HelmRegistrySpec) { s.Visibility = v1alpha1.VisibilityPublic }, false},
 		"allowedNamespaces": {func(s *v1alpha1.HelmRegistrySpec) { s.AllowedNamespaces.From = v1alpha1.NamespacesAll }, false},
@@ -129,6 +150,9 @@ func TestWhatRollsPods(t *testing.T) {
 		"host": {func(s *v1alpha1.HelmRegistrySpec) { s.Exposure.Host = "charts.example.com" }, true},
 		"retention": {func(s *v1alpha1.HelmRegistrySpec) {
 			s.Retention = &v1alpha1.Retention{Rules: []v1alpha1.RetentionRule{{KeepNewest: 1}}}
+		}, true},
+		"notifications": {func(s *v1alpha1.HelmRegistrySpec) {
+			s.Notifications = []v1alpha1.Notification{{Name: "a", URL: "https://example.com", Format: "flux"}}
 		}, true},
 		"tls":         {func(s *v1alpha1.HelmRegistrySpec) { s.TLS.Mode = v1alpha1.TLSNone }, true},
 		"podTemplate": {func(s *v1alpha1.HelmRegistrySpec) { s.PodTemplate = raw(`{"metadata":{"annotations":{"a":"b"}}}`) }, true},
@@ -144,6 +168,14 @@ func TestWhatRollsPods(t *testing.T) {
 				t.Errorf("rolls pods: %t, want %t\n%s", rolls, test.rolls, cmp.Diff(before, after))
 			}
 		})
+	}
+}
+
+// What the operator starts a server with is what the server takes.
+func TestReceiversAreValid(t *testing.T) {
+	in := readInput(t, "testdata/notifications.in.yaml")
+	if problems := receivers.Validate(desired.Receivers(&in.Registry)); problems != nil {
+		t.Error(problems)
 	}
 }
 

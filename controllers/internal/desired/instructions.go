@@ -4,7 +4,18 @@ import (
 	"fmt"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
+
+// Presentation is what the pages of a registry say of it. Pods are given it beside the access snapshot, so that a change
+// of a text replaces none.
+func Presentation(r *v1alpha1.HelmRegistry) wire.Presentation {
+	p := wire.Presentation{DisplayName: r.Spec.DisplayName, Description: r.Spec.Description, Emoji: r.Spec.Emoji, Color: r.Spec.Color}
+	if r.TLSMode() == v1alpha1.TLSSelfSigned {
+		p.Authority = r.Namespace + "/" + AuthoritiesName(r)
+	}
+	return p
+}
 
 // Instructions are the command lines that a user pastes to log in, push and pull. TOKEN, CHART and VERSION in them are
 // for the user to replace. Login names the bare host, because helm 4 refuses a path there. withAuthorities says whether

@@ -27,9 +27,13 @@ const AdminPort = "5443"
 const (
 	// timeout bounds one request, connection and handshake included.
 	timeout = time.Second
+	// inventoryTimeout bounds one that a pod may answer late.
+	inventoryTimeout = wire.InventoryWait + 5*time.Second
+	// maxETagBytes bounds the name that a pod gives an inventory.
+	maxETagBytes = 256
 	// maxAnswerBytes bounds an answer's body. About and AccessState have a few hundred bytes; Uses of as many tokens as a
 	// registry can have, used all of them, has less than this, and so has About with every issuer that a snapshot may name,
-	// each of them in trouble.
+	// each of them in trouble, and an Inventory of as many charts as it may describe.
 	maxAnswerBytes = 256 << 10
 	// idleTimeout is how long a connection is kept for the next request.
 	idleTimeout = 90 * time.Second
@@ -37,6 +41,9 @@ const (
 	// end. A request that fails asks at once.
 	trustFor = time.Minute
 )
+
+// ErrNoInventory is an error of Inventory: the pod's program is older than inventories are.
+var ErrNoInventory = errors.New("the pod does not know what it holds")
 
 // Errors of PushAccess: the pod answered, and did not take the snapshot.
 var (
@@ -72,9 +79,15 @@ type transport struct {
 // New returns a client. dial nil means the network.
 func New(clientTLS ClientTLS, dial Dial) *Client {
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: timeout}).DialContext
+		dial = new(net.Dialer).DialContext
 	}
-	return &Client{clientTLS: clientTLS, dial: dial, transports: map[types.NamespacedName]*transport{}}
+	// A request that may be answered late does not wait as long for a pod that cannot be reached.
+	within := func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return dial(ctx, network, address)
+	}
+	return &Client{clientTLS: clientTLS, dial: within, transports: map[types.NamespacedName]*transport{}}
 }
 
 // About asks the pod with an IP address what it is and enforces.
@@ -95,6 +108,37 @@ func (c *Client) Uses(ctx context.Context, registry types.NamespacedName, ip str
 		err = fmt.Errorf("asking the pod at %s which tokens it has accepted: it answered %d", ip, status)
 	}
 	return uses, err
+}
+
+// Inventory asks the pod with an IP address what the registry holds. With the ETag of its last answer it waits up to
+// [wire.InventoryWait] for another, and returns nil where there is none; etag is empty for an answer at once. It returns the
+// answer's ETag, too. An ErrNoInventory is a pod's that cannot tell.
+func (c *Client) Inventory(ctx context.Context, registry types.NamespacedName, ip, etag string) (*wire.Inventory, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, inventoryTimeout)
+	defer cancel()
+	request, err := newRequest(ctx, ip, http.MethodGet, wire.PathInventory, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	if etag != "" {
+		request.Header.Set("If-None-Match", etag)
+	}
+	inventory := &wire.Inventory{}
+	status, header, err := c.exchange(registry, request, inventory)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case status == http.StatusNotModified && etag != "":
+		return nil, etag, nil
+	case status == http.StatusNotFound:
+		return nil, "", ErrNoInventory
+	case status != http.StatusOK:
+		return nil, "", fmt.Errorf("asking the pod at %s what the registry holds: it answered %d", ip, status)
+	}
+	if etag = header.Get("ETag"); len(etag) > maxETagBytes {
+		return nil, "", fmt.Errorf("asking the pod at %s what the registry holds: its ETag has more than %d bytes", ip, maxETagBytes)
+	}
+	return inventory, etag, nil
 }
 
 // PushAccess sends a snapshot, as [wire.Access.Encode] wrote it, to the pod with an IP address. It returns what the pod
@@ -145,22 +189,39 @@ func (c *Client) Forget(registry types.NamespacedName) {
 func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, method, path string, body []byte, out any) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	t, err := c.transport(ctx, registry)
+	request, err := newRequest(ctx, ip, method, path, body)
 	if err != nil {
-		return 0, fmt.Errorf("preparing TLS for the pods of %s: %w", registry, err)
+		return 0, err
 	}
+	status, _, err := c.exchange(registry, request, out)
+	return status, err
+}
+
+func newRequest(ctx context.Context, ip, method, path string, body []byte) (*http.Request, error) {
 	url := "https://" + net.JoinHostPort(ip, AdminPort) + path
 	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
-		return 0, fmt.Errorf("asking the pod at %s: %w", ip, err)
+		return nil, fmt.Errorf("asking the pod at %s: %w", ip, err)
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	return request, nil
+}
+
+// exchange makes a request whose context has a deadline, as do describes it, and returns the header of the answer, too.
+func (c *Client) exchange(registry types.NamespacedName, request *http.Request, out any) (int, http.Header, error) {
+	ctx, ip := request.Context(), request.URL.Hostname()
+	t, err := c.transport(ctx, registry)
+	if err != nil {
+		return 0, nil, fmt.Errorf("preparing TLS for the pods of %s: %w", registry, err)
+	}
 	response, err := t.RoundTrip(request)
 	if err != nil {
-		c.distrust(t)
-		return 0, fmt.Errorf("%s %s of the pod at %s: %w", method, path, ip, err)
+		if !errors.Is(err, context.Canceled) {
+			c.distrust(t)
+		}
+		return 0, nil, fmt.Errorf("%s %s of the pod at %s: %w", request.Method, request.URL.Path, ip, err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
@@ -168,18 +229,18 @@ func (c *Client) do(ctx context.Context, registry types.NamespacedName, ip, meth
 		err = ctx.Err() // An answer that ends with the deadline can look complete.
 	}
 	if err != nil {
-		return 0, fmt.Errorf("reading the answer of the pod at %s: %w", ip, err)
+		return 0, nil, fmt.Errorf("reading the answer of the pod at %s: %w", ip, err)
 	}
 	if len(answer) > maxAnswerBytes {
-		return 0, fmt.Errorf("the answer of the pod at %s has more than %d bytes", ip, maxAnswerBytes)
+		return 0, nil, fmt.Errorf("the answer of the pod at %s has more than %d bytes", ip, maxAnswerBytes)
 	}
 	switch response.StatusCode {
 	case http.StatusOK, http.StatusConflict, http.StatusUnprocessableEntity:
 		if err := json.Unmarshal(answer, out); err != nil {
-			return 0, fmt.Errorf("the answer of the pod at %s is not the document expected: %w", ip, err)
+			return 0, nil, fmt.Errorf("the answer of the pod at %s is not the document expected: %w", ip, err)
 		}
 	}
-	return response.StatusCode, nil
+	return response.StatusCode, response.Header, nil
 }
 
 // transport returns the connections to a registry's pods; new ones when the certificates have changed.
@@ -209,10 +270,12 @@ func (c *Client) transport(ctx context.Context, registry types.NamespacedName) (
 	config.MinVersion = tls.VersionTLS13
 	config.ServerName = wire.AdminServerName(registry.Namespace, registry.Name)
 	t = &transport{asked: time.Now(), Transport: &http.Transport{
-		Proxy:                  nil, // A proxy named in the environment must not see admin requests.
-		DialContext:            c.dial,
-		TLSClientConfig:        config,
-		MaxIdleConnsPerHost:    1,
+		Proxy:           nil, // A proxy named in the environment must not see admin requests.
+		DialContext:     c.dial,
+		TLSClientConfig: config,
+		// One is for the request that waits for another inventory, one for all else.
+		MaxIdleConnsPerHost:    2,
+		TLSHandshakeTimeout:    timeout,
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: 16 << 10,
 		DisableCompression:     true,

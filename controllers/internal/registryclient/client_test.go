@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
@@ -201,6 +204,81 @@ func TestAnswersAreBounded(t *testing.T) {
 				t.Errorf("PushAccess: got %v, want that the pod did not answer", err)
 			}
 		})
+	}
+}
+
+func TestInventory(t *testing.T) {
+	a := authority(t)
+	full := wire.Inventory{Totals: wire.InventoryTotals{Charts: wire.MaxInventoryCharts}}
+	for n := range wire.MaxInventoryCharts {
+		full.Charts = append(full.Charts, wire.InventoryChart{
+			Name: fmt.Sprintf("%0255d", n), LatestVersion: strings.Repeat("1", 128), AppVersion: strings.Repeat("<", 256), Digest: "sha512:" + strings.Repeat("a", 128),
+		})
+	}
+	answer := func(status int, etag, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", etag)
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
+	}
+	document, err := json.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(timeout + 200*time.Millisecond) // Longer than other requests may take.
+		answer(http.StatusOK, `"2"`, "{}")(w, r)
+	}
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		etag    string
+		want    *wire.Inventory
+		newer   string
+		err     string
+	}{
+		"as large as can be": {answer(http.StatusOK, `"1"`, string(document)), "", &full, `"1"`, ""},
+		"nothing new":        {answer(http.StatusNotModified, `"1"`, ""), `"1"`, nil, `"1"`, ""},
+		"late":               {late, `"1"`, &wire.Inventory{}, `"2"`, ""},
+		"of an old program":  {answer(http.StatusNotFound, "", "404"), "", nil, "", ErrNoInventory.Error()},
+		"unasked for":        {answer(http.StatusNotModified, `"1"`, ""), "", nil, "", "304"},
+		"in trouble":         {answer(http.StatusServiceUnavailable, "", "{}"), "", nil, "", "503"},
+		"a long ETag":        {answer(http.StatusOK, strings.Repeat("x", 257), "{}"), "", nil, "", "ETag"},
+		"not JSON":           {answer(http.StatusOK, `"1"`, "<html>"), "", nil, "", "not the document"},
+		"endless":            {func(w http.ResponseWriter, _ *http.Request) { io.Copy(w, zeros{}) }, "", nil, "", "more than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked, path string
+			client := clientOf(startPod(t, a, charts, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked, path = r.Header.Get("If-None-Match"), r.Method+" "+r.URL.Path
+				c.handler(w, r)
+			})), operatorTLS(t, a, a))
+			got, newer, err := client.Inventory(t.Context(), charts, "10.0.0.1", c.etag)
+			if diff := cmp.Diff(c.want, got); diff != "" || newer != c.newer || asked != c.etag || path != "GET "+wire.PathInventory {
+				t.Errorf("%s with the ETag %q gave %q: %s", path, asked, newer, diff)
+			}
+			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("the error is %v, want %q", err, c.err)
+			}
+		})
+	}
+}
+
+// Who stops waiting need not wait for the pod.
+func TestAQuestionEndsWhenNobodyWaitsForIt(t *testing.T) {
+	a := authority(t)
+	began := make(chan struct{})
+	client := clientOf(startPod(t, a, charts, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+	})), operatorTLS(t, a, a))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		cancel()
+	}()
+	if _, _, err := client.Inventory(ctx, charts, "10.0.0.1", `"1"`); !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
 	}
 }
 

@@ -1,0 +1,62 @@
+package inventory
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
+)
+
+// maxNamed bounds the changes that one event names.
+const maxNamed = 3
+
+// note is one sentence of several changes; empty of none.
+func note(changes []string) string {
+	if more := len(changes) - maxNamed; more > 0 {
+		return fmt.Sprintf("%d charts were changed: %s, and %d more", len(changes), strings.Join(changes[:maxNamed], ", "), more)
+	}
+	return strings.Join(changes, ", ")
+}
+
+// changes says in words what became of each chart, in the order of their names; of those that are not listed, together.
+func changes(before, after wire.Inventory) []string {
+	was, is := byName(before), byName(after)
+	every := maps.Clone(was)
+	maps.Copy(every, is)
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(every)) {
+		if !covers(before, name) || !covers(after, name) {
+			continue // It may have been there before, or be there still.
+		}
+		b, a := was[name], is[name]
+		switch {
+		case a.Name == "":
+			out = append(out, "the chart "+name+" is gone")
+		case a.LatestVersion != b.LatestVersion:
+			out = append(out, fmt.Sprintf("the latest version of %s is now %s", name, a.LatestVersion))
+		case a.Digest != b.Digest:
+			out = append(out, fmt.Sprintf("version %s of %s was replaced", a.LatestVersion, name))
+		case a.Versions != b.Versions:
+			out = append(out, fmt.Sprintf("the chart %s has %d versions, %+d", name, a.Versions, a.Versions-b.Versions))
+		}
+	}
+	if b, a := before.Totals, after.Totals; len(out) == 0 && (a.Charts != b.Charts || a.Versions != b.Versions) {
+		out = append(out, fmt.Sprintf("the registry has %d versions of %d charts, %+d and %+d", a.Versions, a.Charts, a.Versions-b.Versions, a.Charts-b.Charts))
+	}
+	return out
+}
+
+func byName(i wire.Inventory) map[string]wire.InventoryChart {
+	out := make(map[string]wire.InventoryChart, len(i.Charts))
+	for _, c := range i.Charts {
+		out[c.Name] = c
+	}
+	return out
+}
+
+// covers says whether an inventory lists a chart of that name if there is one.
+func covers(i wire.Inventory, name string) bool {
+	return !i.Truncated || len(i.Charts) > 0 && name <= i.Charts[len(i.Charts)-1].Name
+}
