@@ -11,11 +11,11 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unique"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 )
@@ -61,7 +61,7 @@ type snapshot struct {
 var errCache = errors.New("the cache of the inventory is damaged, or of another program")
 
 // encoder writes the form of a cache: numbers are varints (encoding/binary), a string is its length and its bytes, and one
-// that was there before is its place among them.
+// that the same repository had before is its place among them.
 type encoder struct {
 	w       *bufio.Writer
 	strings map[string]uint64
@@ -117,6 +117,7 @@ func (s *snapshot) encode(to io.Writer) error {
 }
 
 func (e *encoder) content(c *content) {
+	clear(e.strings)
 	e.text(c.name)
 	e.number(uint64(len(c.records)))
 	for _, r := range c.records {
@@ -128,8 +129,8 @@ func (e *encoder) content(c *content) {
 		for _, n := range []int64{r.archiveSize, r.storedSize, int64(r.manifestSize), int64(r.configSize), int64(r.provenanceSize)} {
 			e.signed(n)
 		}
-		s := r.said.Value()
-		for _, text := range []string{r.appVersion.Value(), r.pushedBy.Value(), s.KubeVersion, s.Description, s.Type, s.ArtifactType} {
+		s := r.said
+		for _, text := range []string{s.KubeVersion, s.Description, s.Type, s.ArtifactType, s.PushedBy} {
 			e.shared(text)
 		}
 		deprecated := uint64(0)
@@ -143,7 +144,8 @@ func (e *encoder) content(c *content) {
 		e.number(uint64(len(b.records)))
 		e.number(uint64(b.size)) //nolint:gosec // It is a length.
 		_, _ = e.w.Write(b.sum[:])
-		e.text(string(b.zipped))
+		e.number(uint64(len(b.zipped)))
+		_, _ = e.w.Write(b.zipped)
 	}
 }
 
@@ -151,6 +153,8 @@ func (e *encoder) content(c *content) {
 type decoder struct {
 	r       *bufio.Reader
 	sum     hash.Hash
+	read    bytes.Buffer
+	one     [1]byte
 	strings []string
 	err     error
 }
@@ -165,7 +169,8 @@ func (d *decoder) fail() {
 func (d *decoder) ReadByte() (byte, error) {
 	b, err := d.r.ReadByte()
 	if err == nil {
-		_, _ = d.sum.Write([]byte{b})
+		d.one[0] = b
+		_, _ = d.sum.Write(d.one[:])
 	}
 	return b, err
 }
@@ -194,17 +199,19 @@ func (d *decoder) signed() int64 {
 	return n
 }
 
+// bytes are good until it is called again.
 func (d *decoder) bytes(n int) []byte {
 	if d.err != nil {
 		return nil
 	}
 	// In steps, so that a length that is not true takes no memory.
-	var read bytes.Buffer
-	if copied, err := io.CopyN(io.MultiWriter(&read, d.sum), d.r, int64(n)); err != nil || copied != int64(n) {
+	d.read.Reset()
+	if copied, err := io.CopyN(&d.read, d.r, int64(n)); err != nil || copied != int64(n) {
 		d.fail()
 		return nil
 	}
-	return read.Bytes()
+	_, _ = d.sum.Write(d.read.Bytes())
+	return d.read.Bytes()
 }
 
 func (d *decoder) text() string { return string(d.bytes(int(d.number(maxStringBytes)))) } //nolint:gosec // Bounded.
@@ -251,13 +258,17 @@ func decodeSnapshot(from io.Reader) (*snapshot, error) {
 }
 
 func (d *decoder) content() *content {
+	clear(d.strings)
+	d.strings = d.strings[:0]
 	name := d.text()
 	var records, indexed []*record
+	known := sayings{}
 	for n := d.number(manyThings); n > 0 && d.err == nil; n-- {
 		r := d.record()
 		if d.err != nil {
 			return nil
 		}
+		known.share(r)
 		records = append(records, r)
 		if r.has(isIndexed) {
 			indexed = append(indexed, r)
@@ -289,10 +300,8 @@ func (d *decoder) record() *record {
 	r.etag, r.pushedAt = d.number(anyNumber), d.signed()
 	r.archiveSize, r.storedSize = d.signed(), d.signed()
 	r.manifestSize, r.configSize, r.provenanceSize = small(d.signed()), small(d.signed()), small(d.signed())
-	r.appVersion, r.pushedBy = unique.Make(d.shared()), unique.Make(d.shared())
-	s := said{KubeVersion: d.shared(), Description: d.shared(), Type: d.shared(), ArtifactType: d.shared()}
-	s.Deprecated = d.number(1) == 1
-	r.said = unique.Make(s)
+	r.said = &said{KubeVersion: d.shared(), Description: d.shared(), Type: d.shared(), ArtifactType: d.shared(), PushedBy: d.shared()}
+	r.said.Deprecated = d.number(1) == 1
 	if !r.sound() {
 		d.fail()
 	}
@@ -314,7 +323,7 @@ func (r *record) sound() bool {
 		}
 		rest = rest[1+rest[0]:]
 	}
-	return rest == ""
+	return len(rest) <= maxTextBytes
 }
 
 // loadCache fills the inventory with what the cache has, and says whether there was one. Of repositories of which this
@@ -447,6 +456,8 @@ func (i *Inventory) writeCache(ctx context.Context) error {
 	}
 	i.cached(info)
 	i.cache.revision = revision
+	// The next time is far off.
+	debug.FreeOSMemory()
 	return nil
 }
 

@@ -99,6 +99,7 @@ type item struct {
 // gone. It is c itself where that changes nothing.
 func (c *content) with(items []item, gone map[string]bool) (*content, error) {
 	there := make(map[string]*record, len(items)+len(gone))
+	known := sayings{}
 	for _, i := range items {
 		there[i.record.tag()] = nil
 	}
@@ -106,6 +107,7 @@ func (c *content) with(items []item, gone map[string]bool) (*content, error) {
 		there[tag] = nil
 	}
 	for _, r := range c.records {
+		known.know(r)
 		if _, concerned := there[r.tag()]; concerned {
 			there[r.tag()] = r
 		}
@@ -120,6 +122,7 @@ func (c *content) with(items []item, gone map[string]bool) (*content, error) {
 		if i.line != nil {
 			i.record.flags |= isIndexed
 		}
+		known.share(i.record)
 		before := there[i.record.tag()]
 		if before != nil && *before == *i.record {
 			continue

@@ -219,7 +219,7 @@ func (i *Inventory) Wire() wire.Inventory {
 			continue
 		}
 		w.Charts = append(w.Charts, wire.InventoryChart{
-			Name: c.name, LatestVersion: versionOf(c.latest.tag()), AppVersion: c.latest.appVersion.Value(), Digest: digestOf(c.latest.hash(manifestHash)).String(),
+			Name: c.name, LatestVersion: versionOf(c.latest.tag()), AppVersion: c.latest.appVersion(), Digest: digestOf(c.latest.hash(manifestHash)).String(),
 			Versions: int64(c.charts), SizeBytes: c.sizeBytes, Downloads: n, LastPushed: last(c.lastPushed),
 		})
 	}

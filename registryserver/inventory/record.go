@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-	"unique"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/opencontainers/go-digest"
@@ -25,12 +24,11 @@ const maxTextBytes = 256
 
 // record is a tag in as few bytes as will do: there may be a hundred thousand. It is not changed once it is in a content.
 type record struct {
-	// packed is the tag, and then, each with a byte of its length before it, the hashes of manifest, config, archive and
-	// provenance.
+	// packed is the tag, then, each with a byte of its length before it, the hashes of manifest, config, archive and
+	// provenance, and the app version.
 	packed string
-	// appVersion and pushedBy, and what said has, are the same for many.
-	appVersion, pushedBy unique.Handle[string]
-	said                 unique.Handle[said]
+	// said is the same one for all in a content of which it says the same.
+	said *said
 	// etag is that of the tag's object, see hashETag; 0 where it is to be read again.
 	etag uint64
 	// pushedAt is in nanoseconds since 1970.
@@ -41,10 +39,26 @@ type record struct {
 	flags                                    flags
 }
 
-// said is what most versions of a chart say alike of themselves.
+// said is what is mostly alike for the versions of a chart. It is not changed.
 type said struct {
-	KubeVersion, Description, Type, ArtifactType string
-	Deprecated                                   bool
+	KubeVersion, Description, Type, ArtifactType, PushedBy string
+	Deprecated                                             bool
+}
+
+// sayings has one of each.
+type sayings map[said]*said
+
+// know adds that of a record, which may be in use.
+func (s sayings) know(r *record) {
+	if s[*r.said] == nil {
+		s[*r.said] = r.said
+	}
+}
+
+// share gives a new record the one that others have.
+func (s sayings) share(r *record) {
+	s.know(r)
+	r.said = s[*r.said]
 }
 
 type flags uint8
@@ -74,17 +88,25 @@ func (r *record) pushed() time.Time { return time.Unix(0, r.pushedAt).UTC() }
 
 // hash is one of a record's, as bytes; empty for none.
 func (r *record) hash(which int) string {
-	rest := r.packed[r.tagLength:]
-	for range which {
-		rest = rest[1+rest[0]:]
-	}
+	rest := r.after(which)
 	return rest[1 : 1+rest[0]]
 }
 
+func (r *record) appVersion() string { return r.after(hashCount) }
+
+// after is what stands behind so many hashes.
+func (r *record) after(hashes int) string {
+	rest := r.packed[r.tagLength:]
+	for range hashes {
+		rest = rest[1+rest[0]:]
+	}
+	return rest
+}
+
 // pack puts the strings of a record together.
-func pack(tag string, hashes [hashCount]string) string {
+func pack(tag string, hashes [hashCount]string, appVersion string) string {
 	var b strings.Builder
-	size := len(tag) + hashCount
+	size := len(tag) + hashCount + len(appVersion)
 	for _, h := range hashes {
 		size += len(h)
 	}
@@ -94,6 +116,7 @@ func pack(tag string, hashes [hashCount]string) string {
 		b.WriteByte(byte(len(h))) //nolint:gosec // A hash has 64 bytes at most.
 		b.WriteString(h)
 	}
+	b.WriteString(appVersion)
 	return b.String()
 }
 
@@ -141,7 +164,7 @@ type descriptor struct {
 // that nothing is known of it.
 func describe(v repository.Version, content []byte) *record {
 	r := &record{
-		tagLength: uint8(min(len(v.Tag), math.MaxUint8)), pushedBy: text(v.PushedBy), appVersion: text(""), etag: hashETag(v.ETag),
+		tagLength: uint8(min(len(v.Tag), math.MaxUint8)), said: &said{PushedBy: cut(v.PushedBy)}, etag: hashETag(v.ETag),
 		pushedAt: nanoseconds(v.PushedAt), manifestSize: small(v.Size), storedSize: max(0, v.Size),
 	}
 	var m manifest
@@ -158,7 +181,6 @@ func describe(v repository.Version, content []byte) *record {
 		}
 		seen[d.Digest] = true
 	}
-	s := said{}
 	if m.Config.MediaType == chart.ConfigMediaType && !repository.ExemptTag(v.Tag) {
 		r.flags |= isChart
 		hashes[configHash], r.configSize = hashOf(m.Config.Digest), small(m.Config.Size)
@@ -174,21 +196,20 @@ func describe(v repository.Version, content []byte) *record {
 			r.flags |= isPrerelease
 		}
 	} else {
-		s.ArtifactType = cut(cmp.Or(m.ArtifactType, m.Config.MediaType, v.MediaType))
+		r.said.ArtifactType = cut(cmp.Or(m.ArtifactType, m.Config.MediaType, v.MediaType))
 	}
-	r.packed, r.said = pack(v.Tag, hashes), unique.Make(s)
+	r.packed = pack(v.Tag, hashes, "")
 	return r
 }
 
-// say adds what a chart says of itself.
+// say adds what a chart says of itself to what describe has made.
 func (r *record) say(m metadata) {
-	r.appVersion = text(m.AppVersion)
-	r.said = unique.Make(said{
+	r.packed += cut(m.AppVersion)
+	r.said = &said{
 		KubeVersion: cut(m.KubeVersion), Description: cut(m.Description), Type: cut(m.Type), Deprecated: m.Deprecated,
-	})
+		PushedBy: r.said.PushedBy,
+	}
 }
-
-func text(s string) unique.Handle[string] { return unique.Make(cut(s)) }
 
 // cut is at most maxTextBytes of a text, in memory of its own, and nothing of a character by halves.
 func cut(s string) string {
@@ -215,12 +236,12 @@ func versionOf(tag string) string { return strings.ReplaceAll(tag, "_", "+") }
 
 // version is a record for who reads; downloads are of its archive.
 func (r *record) version(downloads int64, last time.Time) Version {
-	s := r.said.Value()
+	s := r.said
 	return Version{
 		Tag: strings.Clone(r.tag()), Digest: digestOf(r.hash(manifestHash)), Size: int64(r.manifestSize), Chart: r.has(isChart), ArtifactType: s.ArtifactType,
-		AppVersion: r.appVersion.Value(), KubeVersion: s.KubeVersion, Description: s.Description, Type: s.Type, Deprecated: s.Deprecated,
+		AppVersion: strings.Clone(r.appVersion()), KubeVersion: s.KubeVersion, Description: s.Description, Type: s.Type, Deprecated: s.Deprecated,
 		Config: digestOf(r.hash(configHash)), Archive: digestOf(r.hash(archiveHash)), Provenance: digestOf(r.hash(provenanceHash)),
-		ArchiveSize: r.archiveSize, StoredSize: r.storedSize, PushedAt: r.pushed(), PushedBy: r.pushedBy.Value(),
+		ArchiveSize: r.archiveSize, StoredSize: r.storedSize, PushedAt: r.pushed(), PushedBy: s.PushedBy,
 		Downloads: downloads, LastPulled: last,
 	}
 }
