@@ -232,6 +232,7 @@ func (s *Server) openStorage(ctx context.Context) (*repository.Store, error) {
 		// Nobody is served before there is a collector.
 		o.Unlinked = func(repository string) { s.garbage.Queue(repository) }
 		o.Tagged = func(repository, tag string) { s.inventory.Tagged(repository, tag) }
+		o.Referred = func(repository string, subject digest.Digest) { s.inventory.Referred(repository, subject) }
 	})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -138,6 +139,14 @@ func (e *encoder) content(c *content) {
 			deprecated = 1
 		}
 		e.number(deprecated)
+	}
+	e.number(uint64(len(c.refers)))
+	for _, hash := range slices.Sorted(maps.Keys(c.refers)) {
+		of := c.refers[hash]
+		e.text(hash)
+		for _, n := range []uint64{uint64(of.signatures), uint64(of.others), of.sum} {
+			e.number(n)
+		}
 	}
 	e.number(uint64(len(c.blocks)))
 	for _, b := range c.blocks {
@@ -274,6 +283,17 @@ func (d *decoder) content() *content {
 			indexed = append(indexed, r)
 		}
 	}
+	var refer map[string]refers
+	for n := d.number(manyThings); n > 0 && d.err == nil; n-- {
+		if refer == nil {
+			refer = map[string]refers{}
+		}
+		hash := d.text()
+		refer[hash] = refers{signatures: uint32(d.number(math.MaxUint32)), others: uint32(d.number(math.MaxUint32)), sum: d.number(anyNumber)} //nolint:gosec // Bounded.
+		if digestOf(hash) == "" {
+			d.fail()
+		}
+	}
 	var blocks []block
 	for n := d.number(manyThings); n > 0 && d.err == nil; n-- {
 		count := int(d.number(maxBlock)) //nolint:gosec // Bounded.
@@ -292,7 +312,9 @@ func (d *decoder) content() *content {
 	if d.err != nil {
 		return nil
 	}
-	return newContent(name, records, blocks)
+	c := newContent(name, records, blocks)
+	c.refers = refer
+	return c
 }
 
 func (d *decoder) record() *record {

@@ -27,7 +27,12 @@ type content struct {
 	latest     *record
 	sizeBytes  int64
 	lastPushed time.Time
+	// refers is what is listed as referring to manifests, by their hashes, and tagged what tags do.
+	refers, tagged map[string]refers
 }
+
+// empty says that there is nothing to be known.
+func (c *content) empty() bool { return len(c.records) == 0 && len(c.refers) == 0 }
 
 // base is the name that a chart has in the index.
 func (c *content) base() string { return path.Base(c.name) }
@@ -56,7 +61,7 @@ const (
 
 // newContent describes a repository. What it is given is its own.
 func newContent(name string, records []*record, blocks []block) *content {
-	c := &content{name: name, records: records, blocks: blocks}
+	c := &content{name: name, records: records, blocks: blocks, tagged: referredTags(records)}
 	sizes := map[string]int64{}
 	for _, r := range records {
 		if !r.has(isChart) {
@@ -146,7 +151,9 @@ func (c *content) with(items []item, gone map[string]bool) (*content, error) {
 	if err != nil {
 		return c, err
 	}
-	return newContent(c.name, records, blocks), nil
+	after := newContent(c.name, records, blocks)
+	after.refers = c.refers
+	return after, nil
 }
 
 // cutBlocks divides the entries of records into blocks, of which it takes over those that c has already. Where they are

@@ -38,7 +38,7 @@ func ReadCache(content []byte) (again []byte, err error) {
 	}
 	for _, c := range s.contents {
 		for _, r := range c.records {
-			r.version(0, time.Time{})
+			r.version()
 		}
 	}
 	var b bytes.Buffer

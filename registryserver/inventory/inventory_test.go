@@ -58,6 +58,7 @@ func start(tb testing.TB, b bucket.Bucket, change func(*inventory.Options)) *rep
 		TagMutable: func(string) bool { return true },
 		Sparse:     func(repository.Manifest) bool { return true },
 		Tagged:     func(repository, tag string) { r.Tagged(repository, tag) },
+		Referred:   func(repository string, subject digest.Digest) { r.Referred(repository, subject) },
 	})
 	ok(tb, err)
 	o := inventory.Options{

@@ -325,9 +325,9 @@ func (i *Inventory) refreshAll(ctx context.Context, names []string, changed func
 	return cmp.Or(ctx.Err(), failed)
 }
 
-// refresh brings what is known of some tags of a repository up to date, or, without tags, of all. changed says that it was
-// not. Error: errUnread where a tag could not be read.
-func (i *Inventory) refresh(ctx context.Context, name string, tags []string) (changed bool, err error) {
+// refresh brings what is known of some tags and subjects of a repository up to date, or, without any, of all. changed says
+// that it was not. Error: errUnread where a tag could not be read.
+func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (changed bool, err error) {
 	r, err := i.o.Store.Repository(name)
 	if err != nil {
 		return false, nil // It is not this program's.
@@ -336,8 +336,12 @@ func (i *Inventory) refresh(ctx context.Context, name string, tags []string) (ch
 	lock.Lock()
 	defer lock.Unlock()
 	gone := map[string]bool{}
-	if tags == nil {
+	tags, subjects := apart(queued)
+	if queued == nil {
 		if tags, gone, err = i.stale(ctx, r); err != nil {
+			return false, err
+		}
+		if subjects, err = i.staleSubjects(ctx, r); err != nil {
 			return false, err
 		}
 	}
@@ -365,7 +369,12 @@ func (i *Inventory) refresh(ctx context.Context, name string, tags []string) (ch
 		}
 		changed = changed || found
 	}
-	if unread {
+	found, err := i.readReferrers(ctx, r, subjects)
+	changed = changed || found
+	switch {
+	case err != nil:
+		return changed, err
+	case unread:
 		return changed, errUnread
 	}
 	return changed, nil
@@ -493,7 +502,7 @@ func (i *Inventory) apply(name string, items []item, gone map[string]bool) (bool
 	after, err := before.with(items, gone)
 	if err != nil {
 		// Only its blocks can be damaged: all is read anew.
-		i.put(&content{name: name})
+		i.put(&content{name: name, refers: before.refers})
 		return true, err
 	}
 	if after == before {
@@ -525,10 +534,10 @@ func (i *Inventory) putAll(all ...*content) {
 	for _, c := range all {
 		r := i.repos[c.name]
 		switch {
-		case len(c.records) == 0 && r != nil:
+		case c.empty() && r != nil:
 			delete(i.repos, c.name)
 			i.order = nil
-		case len(c.records) == 0:
+		case c.empty():
 		case r == nil:
 			r = &repo{}
 			r.content.Store(c)

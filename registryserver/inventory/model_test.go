@@ -113,7 +113,7 @@ func TestModel(t *testing.T) {
 				i := random.IntN(2)
 				r, name := replicas[i], names[random.IntN(len(names))]
 				version := fmt.Sprintf("%d.%d.0", random.IntN(3), random.IntN(4))
-				switch random.IntN(12) {
+				switch random.IntN(14) {
 				case 0, 1, 2, 3, 4:
 					r.push(name, version, fields{"appVersion": fmt.Sprint(random.IntN(3)), "description": fmt.Sprint(random.IntN(100))})
 				case 5:
@@ -137,7 +137,11 @@ func TestModel(t *testing.T) {
 						ok(t, r.WriteCache(t.Context()))
 					}
 					replicas[i] = start(t, b, nil)
-				case 11:
+				case 11, 12:
+					if m, err := r.repository(name).StatManifest(t.Context(), version); err == nil {
+						r.refer(name, m.Digest, bundle, map[string]string{"n": fmt.Sprint(random.IntN(3))})
+					}
+				case 13:
 					r.until("it is built", func() bool { return !r.Building() })
 				}
 			}
@@ -146,6 +150,13 @@ func TestModel(t *testing.T) {
 				r.until("it knows the truth", func() bool { return !r.Building() && known(r, names) == want })
 			}
 			first, second := replicas[0], replicas[1]
+			ok(t, b.Delete(t.Context(), "inventory/cache", bucket.Condition{}))
+			anew := built(t, b, nil)
+			for _, name := range names {
+				for _, r := range replicas {
+					r.until("it knows as much as one that has read all", func() bool { return fmt.Sprint(r.Versions(name)) == fmt.Sprint(anew.Versions(name)) })
+				}
+			}
 			if !same(first, second) || !bytes.Equal(first.index(inventory.OCI, true), second.index(inventory.OCI, true)) {
 				t.Error("the replicas' indexes are not the same")
 			}

@@ -86,15 +86,16 @@ func (i *Inventory) Chart(name string) (Chart, bool) {
 
 func (i *Inventory) chart(c *content) Chart {
 	return Chart{
-		Name: c.name, Latest: i.version(c.name, c.latest), Versions: c.charts, Artifacts: len(c.records) - c.charts,
+		Name: c.name, Latest: i.version(c, c.latest), Versions: c.charts, Artifacts: len(c.records) - c.charts,
 		SizeBytes: c.sizeBytes, Downloads: i.downloads(c), LastPushed: c.lastPushed,
 	}
 }
 
-func (i *Inventory) version(chart string, r *record) Version {
-	v := r.version(0, time.Time{})
+func (i *Inventory) version(c *content, r *record) Version {
+	v := r.version()
+	v.Signatures, v.Attestations = c.refersTo(r)
 	if i.o.Downloads != nil && v.Archive != "" {
-		v.Downloads, v.LastPulled = i.o.Downloads.Of(chart, v.Archive)
+		v.Downloads, v.LastPulled = i.o.Downloads.Of(c.name, v.Archive)
 	}
 	return v
 }
@@ -137,7 +138,7 @@ func (i *Inventory) Versions(name string) []Version {
 	}
 	versions := make([]Version, 0, len(c.records))
 	for _, r := range c.records {
-		versions = append(versions, i.version(name, r))
+		versions = append(versions, i.version(c, r))
 	}
 	return versions
 }
@@ -148,7 +149,7 @@ func (i *Inventory) Version(name, tag string) (Version, bool) {
 		tag = strings.ReplaceAll(tag, "+", "_")
 		for _, r := range c.records {
 			if r.tag() == tag {
-				return i.version(name, r), true
+				return i.version(c, r), true
 			}
 		}
 	}

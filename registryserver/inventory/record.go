@@ -234,15 +234,14 @@ func nanoseconds(t time.Time) int64 {
 
 func versionOf(tag string) string { return strings.ReplaceAll(tag, "_", "+") }
 
-// version is a record for who reads; downloads are of its archive.
-func (r *record) version(downloads int64, last time.Time) Version {
+// version is what a record has for who reads.
+func (r *record) version() Version {
 	s := r.said
 	return Version{
 		Tag: strings.Clone(r.tag()), Digest: digestOf(r.hash(manifestHash)), Size: int64(r.manifestSize), Chart: r.has(isChart), ArtifactType: s.ArtifactType,
 		AppVersion: strings.Clone(r.appVersion()), KubeVersion: s.KubeVersion, Description: s.Description, Type: s.Type, Deprecated: s.Deprecated,
 		Config: digestOf(r.hash(configHash)), Archive: digestOf(r.hash(archiveHash)), Provenance: digestOf(r.hash(provenanceHash)),
 		ArchiveSize: r.archiveSize, StoredSize: r.storedSize, PushedAt: r.pushed(), PushedBy: s.PushedBy,
-		Downloads: downloads, LastPulled: last,
 	}
 }
 

@@ -596,6 +596,7 @@ func (r *run) tidyReferrers(ctx context.Context) error {
 
 // removeEntry removes the entry of a manifest, and writes it again if the manifest was pushed meanwhile.
 func (r *run) removeEntry(ctx context.Context, key string, place referrerPlace) error {
+	defer r.referred(place.subject.digest())
 	if err := r.s.bucket.Delete(ctx, key, bucket.Condition{}); err != nil {
 		return err
 	}

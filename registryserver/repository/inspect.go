@@ -27,6 +27,21 @@ func (r *Repository) EachTag(ctx context.Context, f func(tag, etag string) error
 	})
 }
 
+// EachReferrer calls f with every entry in the lists of referrers, in an order that gathers those of one subject, until f
+// returns an error. An entry whose manifest is gone may be among them. It costs a listing for each thousand.
+func (r *Repository) EachReferrer(ctx context.Context, f func(subject, referrer digest.Digest) error) error {
+	prefix := r.key(referrersSection, "")
+	return r.s.each(ctx, prefix, func(i bucket.Info) error {
+		of, segment, _ := strings.Cut(strings.TrimPrefix(i.Key, prefix), "/")
+		subject, known := fromSegment(of)
+		referrer, ok := fromSegment(segment)
+		if !known || !ok {
+			return nil
+		}
+		return f(subject, referrer)
+	})
+}
+
 // ReadVersion reads a tag from the bucket. Errors: ErrManifestUnknown, ErrTagDamaged.
 func (r *Repository) ReadVersion(ctx context.Context, tag string) (Version, error) {
 	if !isTag(tag) {

@@ -24,6 +24,44 @@ func TestTagged(t *testing.T) {
 	})
 }
 
+// Whoever keeps account of referrers is told of each that was put or deleted, and finds all that are listed.
+func TestReferred(t *testing.T) {
+	var told []string
+	r := openRepository(t, openStore(t, newBucket(t), repository.Options{Referred: func(name string, subject digest.Digest) {
+		told = append(told, name+" "+subject.String())
+	}}), "team/web")
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: told is %q, want %q", what, told, want)
+		}
+		told = nil
+	}
+	listed := func() map[digest.Digest][]digest.Digest {
+		t.Helper()
+		all := map[digest.Digest][]digest.Digest{}
+		ok(t, r.EachReferrer(t.Context(), func(subject, referrer digest.Digest) error {
+			all[subject] = append(all[subject], referrer)
+			return nil
+		}))
+		return all
+	}
+	m := mustPutChart(t, r, "1.0.0", "one")
+	expect("a push")
+	signed := putSignature(t, r, signature(t, m.Digest, nil))
+	expect("a signature", "team/web "+m.Digest.String())
+	if all := listed(); len(all) != 1 || !slices.Equal(all[m.Digest], []digest.Digest{signed.Digest}) {
+		t.Errorf("listed are %v", all)
+	}
+	ok(t, r.DeleteManifest(t.Context(), signed.Digest.String()))
+	if len(told) == 0 || told[0] != "team/web "+m.Digest.String() {
+		t.Errorf("of the deletion, told is %q", told)
+	}
+	if all := listed(); len(all) != 0 {
+		t.Errorf("after the deletion, listed are %v", all)
+	}
+}
+
 func testTagged(t *testing.T, record func(context.Context, repository.Change) (string, func(bool), error)) {
 	b := newBucket(t)
 	var mu sync.Mutex

@@ -110,6 +110,7 @@ func (r *Repository) putReferrer(ctx context.Context, p push) error {
 	content, err := p.form.referrer(p.Manifest)
 	if err == nil {
 		err = r.s.write(ctx, r.referrerKey(p.Subject, p.Digest), content, bucket.Condition{})
+		r.referred(p.Subject)
 	}
 	if err != nil {
 		return fmt.Errorf("store referrer %s: %w", p.Digest, err)
@@ -121,10 +122,20 @@ func (r *Repository) deleteReferrer(ctx context.Context, subject, d digest.Diges
 	if subject == "" {
 		return nil
 	}
-	if err := r.s.bucket.Delete(ctx, r.referrerKey(subject, d), bucket.Condition{}); err != nil {
+	err := r.s.bucket.Delete(ctx, r.referrerKey(subject, d), bucket.Condition{})
+	r.referred(subject)
+	if err != nil {
 		return fmt.Errorf("delete referrer %s: %w", d, err)
 	}
 	return nil
+}
+
+// referred is called after an attempt to change the list of a subject's referrers, also one that failed: its answer may
+// have been lost.
+func (r *Repository) referred(subject digest.Digest) {
+	if r.s.o.Referred != nil {
+		r.s.o.Referred(r.name, subject)
+	}
 }
 
 // referrer is the document that stands for a manifest in the list of its subject's referrers.

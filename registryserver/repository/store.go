@@ -57,6 +57,8 @@ type Options struct {
 	// Tagged, when not nil, is called after each attempt of this store to put, move or delete a tag, whatever came of it. It
 	// must be quick, and is called from many goroutines.
 	Tagged func(repository, tag string)
+	// Referred, when not nil, is called as Tagged is after each attempt to add or remove a referrer of subject.
+	Referred func(repository string, subject digest.Digest)
 	// Record, when not nil, is called before a tag begins to stand for something else, or ends to, unless it is one of
 	// ExemptTag. An error breaks the push or delete off. mark is kept with the tag; it tells this change from all others.
 	// done is called once it is certain whether the change was made, and not at all where that cannot be known.

@@ -80,7 +80,7 @@ func (h *Handler) describe(chart string, v inventory.Version) packageJSON {
 		ID: id, URL: h.root + "/" + id, WebURL: registry + "/charts/" + chart + "/" + version, Name: chart, Version: version,
 		CreatedAt: v.PushedAt.UTC(), PushedAt: v.PushedAt.UTC(), PushedBy: v.PushedBy,
 		Digest: v.Digest.String(), Archive: v.Archive.String(), Size: v.ArchiveSize, StoredSize: v.StoredSize,
-		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "",
+		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "" || v.Signatures > 0,
 		Downloads: v.Downloads, DownloadURL: registry + "/helm/charts/" + chart + "-" + version + ".tgz",
 		Organization: ownerJSON{ID: h.o.Organization, Slug: h.o.Organization},
 		Registry:     ownerJSON{ID: h.o.Registry, Slug: h.o.Registry, WebURL: registry},
