@@ -220,7 +220,7 @@ func TestRequestsToS3(t *testing.T) {
 	if did["put tags"] != 1 || did["put manifests"] != 1 || did["put blobs"] != 2 || did["list tags"] != 0 || did["get tags"] != 1 || did["list inventory/changes"] != 0 {
 		t.Errorf("a push took %v", did)
 	}
-	// Who hears of it lists one chart, and reads one tag.
+	// Who hears of it lists the tags and referrers of one chart, and reads one tag.
 	d := &counted{Bucket: b}
 	third := built(t, d, slow)
 	compared(third, d)
@@ -228,7 +228,7 @@ func TestRequestsToS3(t *testing.T) {
 	r.push("chart1", "2.1.0", nil)
 	r.until("it is told", func() bool { return c.count("put inventory/changes") == 1 })
 	ok(t, third.Hear(t.Context()))
-	if did := d.reset(); third.tags("chart1") == "" || did["list tags"] != 1 || did["get tags"] != 1 || did["list inventory/changes"] != 1 || did["get inventory/changes"] != 1 || len(did) > 6 {
+	if did := d.reset(); third.tags("chart1") == "" || did["list tags"] != 1 || did["get tags"] != 1 || did["list inventory/changes"] != 1 || did["list referrers"] != 1 || did["get inventory/changes"] != 1 || len(did) > 7 {
 		t.Errorf("to hear of it took %v", did)
 	}
 	ok(t, third.Hear(t.Context()))

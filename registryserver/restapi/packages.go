@@ -40,6 +40,8 @@ type packageJSON struct {
 	Type         string      `json:"type,omitempty"`
 	Deprecated   bool        `json:"deprecated"`
 	Signed       bool        `json:"signed"`
+	Signatures   int         `json:"signatures"`
+	Attestations int         `json:"attestations"`
 	Downloads    int64       `json:"downloads"`
 	LastPulled   string      `json:"last_pulled,omitempty"`
 	DownloadURL  string      `json:"download_url"`
@@ -80,7 +82,7 @@ func (h *Handler) describe(chart string, v inventory.Version) packageJSON {
 		ID: id, URL: h.root + "/" + id, WebURL: registry + "/charts/" + chart + "/" + version, Name: chart, Version: version,
 		CreatedAt: v.PushedAt.UTC(), PushedAt: v.PushedAt.UTC(), PushedBy: v.PushedBy,
 		Digest: v.Digest.String(), Archive: v.Archive.String(), Size: v.ArchiveSize, StoredSize: v.StoredSize,
-		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "" || v.Signatures > 0,
+		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "" || v.Signatures > 0, Signatures: v.Signatures, Attestations: v.Attestations,
 		Downloads: v.Downloads, DownloadURL: registry + "/helm/charts/" + chart + "-" + version + ".tgz",
 		Organization: ownerJSON{ID: h.o.Organization, Slug: h.o.Organization},
 		Registry:     ownerJSON{ID: h.o.Registry, Slug: h.o.Registry, WebURL: registry},

@@ -64,8 +64,9 @@ func newSite(tb testing.TB, visibility wire.Visibility, change ...func(*web.Opti
 	b, err := dir.New(tb.TempDir())
 	ok(tb, err)
 	s.store, err = repository.Open(tb.Context(), b, "acme/charts", repository.Options{
-		Sparse: func(repository.Manifest) bool { return true },
-		Tagged: func(repository, tag string) { s.inventory.Tagged(repository, tag) },
+		Sparse:   func(repository.Manifest) bool { return true },
+		Tagged:   func(repository, tag string) { s.inventory.Tagged(repository, tag) },
+		Referred: func(repository string, subject digest.Digest) { s.inventory.Referred(repository, subject) },
 	})
 	ok(tb, err)
 	s.inventory = inventory.New(inventory.Options{Store: s.store, Bucket: b})

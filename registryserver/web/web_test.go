@@ -185,6 +185,9 @@ func TestForeignArtifacts(t *testing.T) {
 	s.pushManifest("web", manifestOf("", "application/x.image"), "latest")
 	other := s.push("web", webChart("web", "2.0.0", nil), "")
 	b := s.browser()
+	s.until(func() bool { v, _ := s.inventory.Version("web", "1.0.0"); return v.Signatures == 2 })
+	wantAll(t, b.page(versionPath("web", "1.0.0", "")), `/signatures">2 signatures</a>`)
+	wantAll(t, b.page(versionPath("web", "1.0.0", "versions")), `<span class="badge">Signed</span>`)
 	wantAll(t, b.page(versionPath("web", "1.0.0", "signatures")), "Signature or attestation (Sigstore bundle)", "Signature (cosign)", "2026-01-02T03:04:05Z", `href="/acme/charts/charts/web/`+signature.String()+`"`)
 	for reference, words := range map[string][]string{
 		"latest": {"An artifact that is no chart", "application/x.image"}, signature.String(): {"By digest", "It refers to", `href="/acme/charts/charts/web/` + subject.String() + `"`},
