@@ -70,7 +70,7 @@ type Options struct {
 	CompareEvery time.Duration
 	// CacheFrom is the number of tags from which on there is a cache; 0 means 1,000.
 	CacheFrom int
-	// Log is told what went wrong; it is tried again.
+	// Log is told how long it took to see all that is stored, and what went wrong, which is tried again.
 	Log *slog.Logger
 }
 
@@ -158,7 +158,7 @@ func (i *Inventory) Run(ctx context.Context) {
 		i.build(ctx)
 	}
 	if ctx.Err() == nil {
-		i.finishBuilding(began)
+		i.finishBuilding(began, cached)
 	}
 	running.Go(func() { i.listen(ctx) })
 	running.Go(func() {
@@ -221,11 +221,16 @@ func (i *Inventory) compareAtLast(ctx context.Context) {
 	}
 }
 
-func (i *Inventory) finishBuilding(began time.Time) {
+func (i *Inventory) finishBuilding(began time.Time, cached bool) {
+	tags, took := i.tagCount(), time.Since(began)
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.building, i.built = false, time.Since(began)
+	i.building, i.built = false, took
 	i.changed()
+	i.mu.Unlock()
+	if tags > 0 {
+		i.o.Log.Info("the inventory knows all that is stored", "tags", tags, "cached", cached, "took", took.Round(time.Millisecond),
+			"tagsPerSecond", int64(float64(tags)/took.Seconds()))
+	}
 }
 
 // changed tells readers. mu is held.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -526,5 +527,20 @@ func TestMoreChangesThanAreTold(t *testing.T) {
 		if charts, known, _ := inventory.ReadTold(content, uint64(n-2)); len(charts) != 2 && n > 3 || !known {
 			t.Errorf("of the last of %d changes is told %v, %t", n, charts, known)
 		}
+	}
+}
+
+// How long it took to see everything is said once, with the rate.
+func TestBuildingIsLogged(t *testing.T) {
+	t.Parallel()
+	b := newBucket(t)
+	first := built(t, b, func(o *inventory.Options) { o.CacheFrom = 100 })
+	first.push("web", "1.0.0", nil)
+	first.untilTags("web", "1.0.0")
+	var lines bytes.Buffer
+	second := built(t, b, func(o *inventory.Options) { o.Log = slog.New(slog.NewTextHandler(&lines, nil)) })
+	second.stop()
+	if got := lines.String(); !strings.Contains(got, "tags=1 cached=false") || !strings.Contains(got, "tagsPerSecond=") {
+		t.Errorf("the log is %q", got)
 	}
 }
