@@ -113,6 +113,12 @@ func told(ctx context.Context, b *bench) error {
 	if s, err = b.start(ctx, ours, s.dir, "--access-state", s.dir+".told", "--admin-listen", admin, "--admin-cert", cert, "--admin-key", key, "--admin-client-ca", cert); err != nil {
 		return err
 	}
+	// It opens behind the port of the registry.
+	for started := time.Now(); !answers(ctx, admin); time.Sleep(time.Millisecond) {
+		if time.Since(started) > startPatience {
+			return errors.New("the admin port does not open")
+		}
+	}
 	trust := tlsConfig()
 	trust.Certificates = []tls.Certificate{pair}
 	operator := &operator{http.Client{Transport: &http.Transport{TLSClientConfig: trust}}, "https://" + admin + wire.PathInventory}
