@@ -45,8 +45,11 @@ type known struct {
 	inventory.Reader
 	mu       sync.Mutex
 	building bool
+	revision uint64
 	next     chan struct{}
 	charts   []string
+	// indexes counts those that were taken.
+	indexes int
 }
 
 func (k *known) Building() bool {
@@ -58,7 +61,7 @@ func (k *known) Building() bool {
 func (k *known) Changed() (uint64, <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return 1, k.next
+	return k.revision, k.next
 }
 
 func (k *known) built() {
@@ -69,7 +72,16 @@ func (k *known) built() {
 	k.next = make(chan struct{})
 }
 
+func (k *known) push(chart string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.charts, k.revision = append(k.charts, chart), k.revision+1
+}
+
 func (k *known) Index(may func(string) bool) inventory.Index {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.indexes++
 	var names []string
 	for _, c := range k.charts {
 		if may == nil || may(c) {
@@ -486,6 +498,31 @@ func TestIndex(t *testing.T) {
 		}
 	}
 	r.refused(http.StatusBadRequest, call{path: "/index.yaml?format=atom"}, "format", "atom")
+}
+
+// Polls where nothing has changed cost next to nothing, and a change is seen at once by all.
+func TestIndexIsMadeOnceForEachChange(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	poll := func(token, form string) call {
+		return call{path: "/index.yaml" + form, token: token, header: map[string]string{"If-None-Match": r.want(http.StatusOK, call{path: "/index.yaml" + form, token: token}).Header().Get("ETag")}}
+	}
+	all, oci, confined := poll("all", ""), poll("read", "?format=oci"), poll("all of another chart", "")
+	before := r.known.indexes
+	for range 3 {
+		r.want(http.StatusNotModified, all)
+		r.want(http.StatusNotModified, oci)
+	}
+	if r.known.indexes != before {
+		t.Errorf("%d indexes were made for nothing", r.known.indexes-before)
+	}
+	r.known.push("new")
+	if got := r.want(http.StatusOK, all).Body.String(); got != "0 web other new" {
+		t.Errorf("after a push the index is %q", got)
+	}
+	if got := r.want(http.StatusOK, oci).Body.String(); got != "1 web other new" {
+		t.Errorf("after a push the index of OCI is %q", got)
+	}
+	r.want(http.StatusNotModified, confined)
 }
 
 func TestIndexWaitsForTheFirstLook(t *testing.T) {
