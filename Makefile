@@ -34,7 +34,7 @@ lint: ## Run golangci-lint (built from source the first time, which takes minute
 	"$$(hack/tool golangci-lint)" run
 fuzz: ## Run each fuzz target for FUZZTIME (60s).
 	hack/fuzz "$(or $(FUZZTIME),60s)"
-bench: ## Measure the server beside others and write docs/benchmarks.md, 20 minutes; BENCH="-quick -only pull" does a part.
+bench: ## Measure the server beside others and write docs/benchmarks.md, 25 minutes; BENCH="-quick -only pull" does a part.
 	go run ./test/bench $(BENCH)
 
 ##@ Test

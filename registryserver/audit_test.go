@@ -2,6 +2,7 @@ package registryserver_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -146,9 +147,18 @@ func TestForwardedAddresses(t *testing.T) {
 			answer := r.request("GET", r.public+"/v2/", nil, map[string]string{"X-Forwarded-For": from, "Authorization": "Bearer nobody"})
 			return answer.StatusCode == http.StatusTooManyRequests
 		}
+		others := 0
+		another := func() bool { // That nobody has seen before.
+			others++
+			return limited(fmt.Sprintf("198.51.%d.%d", others/250, 1+others%250))
+		}
 		eventually(t, "failed logins are too many", func() bool { return limited("203.0.113.7") })
-		if limited("203.0.113.8") != (trusted == nil) {
+		if trusted != nil && another() {
 			t.Errorf("with proxies %v another client is counted with the first", trusted)
+		}
+		if trusted == nil {
+			// On a slow machine the next failed login is let through by then.
+			eventually(t, "another client is counted with the first", func() bool { return limited("203.0.113.7") && another() })
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 // A server is killed while versions are pushed, again and again: whatever was answered with success is told.
 func TestKilledServersTellOfAllPushes(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	told := map[string]bool{}
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

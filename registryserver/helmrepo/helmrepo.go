@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -56,6 +58,8 @@ type Handler struct {
 	routes []*route
 	// reading are places for those who read a manifest.
 	reading chan struct{}
+	// whole is the newest index that anybody who may read all was given.
+	whole atomic.Pointer[wholeIndex]
 }
 
 // New returns the handler of all addresses that Serves names.
@@ -196,6 +200,40 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	return h.o.Door.Discreet(identity, a.serve(h, w, &request{r, identity, seen, rest}))
 }
 
+// wholeIndex is the index of everything at a revision of the inventory. Most who ask for it have it already, so its ETags are
+// kept.
+type wholeIndex struct {
+	inventory.Index
+	revision uint64
+	etags    map[bool][2]func() string
+}
+
+// ETag implements inventory.Index.
+func (x *wholeIndex) ETag(form inventory.IndexForm, gzipped bool) string {
+	return x.etags[gzipped][form]()
+}
+
+// index is that of the charts that may lets through; nil: of all.
+func (h *Handler) index(may func(chart string) bool) inventory.Index {
+	if may != nil {
+		return h.o.Inventory.Index(may)
+	}
+	// Before the index is taken, which may be newer than its revision says then, and is made anew once more; never older.
+	revision, _ := h.o.Inventory.Changed()
+	if x := h.whole.Load(); x != nil && x.revision == revision {
+		return x
+	}
+	x := &wholeIndex{Index: h.o.Inventory.Index(nil), revision: revision, etags: map[bool][2]func() string{}}
+	for _, gzipped := range []bool{false, true} {
+		etag := func(form inventory.IndexForm) func() string {
+			return sync.OnceValue(func() string { return x.Index.ETag(form, gzipped) })
+		}
+		x.etags[gzipped] = [2]func() string{inventory.Archives: etag(inventory.Archives), inventory.OCI: etag(inventory.OCI)}
+	}
+	h.whole.Store(x)
+	return x
+}
+
 func getIndex(h *Handler, w http.ResponseWriter, r *request) error {
 	form := inventory.Archives
 	switch asked := r.URL.Query().Get("format"); asked {
@@ -209,7 +247,7 @@ func getIndex(h *Handler, w http.ResponseWriter, r *request) error {
 	if !inventory.AwaitBuilt(r.Context(), h.o.Inventory, buildPatience) {
 		return &face.Error{Status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: "the registry has just started and is still reading what it stores; try again in a few seconds"}
 	}
-	index := h.o.Inventory.Index(h.o.Door.MayRead(r.identity))
+	index := h.index(h.o.Door.MayRead(r.identity))
 	gzipped := face.AcceptsGzip(r.Header)
 	etag := index.ETag(form, gzipped)
 	header := w.Header()

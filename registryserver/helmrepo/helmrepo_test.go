@@ -2,19 +2,15 @@ package helmrepo_test
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +18,9 @@ import (
 
 	"github.com/chartroom-dev/chartroom/registryserver/access/accesstest"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
-	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
-	"github.com/chartroom-dev/chartroom/registryserver/chart"
 	"github.com/chartroom-dev/chartroom/registryserver/chart/charttest"
 	"github.com/chartroom-dev/chartroom/registryserver/face"
+	"github.com/chartroom-dev/chartroom/registryserver/face/facetest"
 	"github.com/chartroom-dev/chartroom/registryserver/helmrepo"
 	"github.com/chartroom-dev/chartroom/registryserver/inventory"
 	"github.com/chartroom-dev/chartroom/registryserver/publish"
@@ -45,8 +40,11 @@ type known struct {
 	inventory.Reader
 	mu       sync.Mutex
 	building bool
+	revision uint64
 	next     chan struct{}
 	charts   []string
+	// indexes counts those that were taken.
+	indexes int
 }
 
 func (k *known) Building() bool {
@@ -58,7 +56,7 @@ func (k *known) Building() bool {
 func (k *known) Changed() (uint64, <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return 1, k.next
+	return k.revision, k.next
 }
 
 func (k *known) built() {
@@ -69,7 +67,16 @@ func (k *known) built() {
 	k.next = make(chan struct{})
 }
 
+func (k *known) push(chart string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.charts, k.revision = append(k.charts, chart), k.revision+1
+}
+
 func (k *known) Index(may func(string) bool) inventory.Index {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.indexes++
 	var names []string
 	for _, c := range k.charts {
 		if may == nil || may(c) {
@@ -99,106 +106,41 @@ func (i index) Write(w io.Writer, form inventory.IndexForm, gzipped bool) error 
 	return z.Close()
 }
 
-// registry is a handler over a real directory with real credentials.
+// registry is one with its Helm repository.
 type registry struct {
-	*accesstest.Credentials
-	t                  *testing.T
-	handler            *helmrepo.Handler
-	store              *repository.Store
+	*facetest.Registry
 	known              *known
 	pulled, downloaded []string
-	observed           []*audit.Observation
-	admit              func(l face.Load) bool
 }
+
+type call = facetest.Call
 
 func newRegistry(t *testing.T, visibility wire.Visibility, change ...func(*repository.Options)) *registry {
 	t.Helper()
-	r := &registry{t: t, known: &known{next: make(chan struct{}), charts: []string{"web", "other"}}, admit: func(face.Load) bool { return true }}
-	r.Credentials = accesstest.New(t, address+"/acme/charts", visibility, func() [][]byte { return [][]byte{bytes.Repeat([]byte{1}, 32)} })
-	b, err := dir.New(filepath.Join(t.TempDir(), "data"))
-	ok(t, err)
-	options := repository.Options{Check: chart.NewRules(chart.Any).Check}
+	var options repository.Options
 	for _, c := range change {
 		c(&options)
 	}
-	r.store, err = repository.Open(t.Context(), b, "acme/charts", options)
-	ok(t, err)
-	r.handler = helmrepo.New(helmrepo.Options{
-		Store: r.store, Inventory: r.known, Publisher: publish.New(r.store),
-		Door: &face.Door{
-			Access: r.Enforcer, Registry: "acme/charts", Command: "`helm repo add`", Logger: slog.New(slog.DiscardHandler),
-			Admit: func(_ *http.Request, _ string, l face.Load) (func(), bool) { return func() {}, r.admit(l) },
-		},
-		Observe: func(context.Context) *audit.Observation {
-			r.observed = append(r.observed, &audit.Observation{})
-			return r.observed[len(r.observed)-1]
-		},
+	r := &registry{Registry: facetest.New(t, visibility, prefix, options), known: &known{next: make(chan struct{}), charts: []string{"web", "other"}}}
+	r.Handler = helmrepo.New(helmrepo.Options{
+		Store: r.Store, Inventory: r.known, Publisher: publish.New(r.Store), Door: r.Door, Observe: r.Observe,
 		Pulled:     func(chart, digest string) { r.pulled = append(r.pulled, chart+"@"+digest) },
 		Downloaded: func(chart string, d digest.Digest) { r.downloaded = append(r.downloaded, chart+"@"+d.String()) },
 	})
 	return r
 }
 
-func ok(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// call is one request; token names one of the credentials, "none" none, and "" the one that may do everything.
-type call struct {
-	method, path, token string
-	bearer              bool
-	header              map[string]string
-	body                io.Reader
-}
-
-func (r *registry) do(c call) *httptest.ResponseRecorder {
-	r.t.Helper()
-	if !strings.HasPrefix(c.path, "/acme") {
-		c.path = prefix + c.path
-	}
-	request, err := http.NewRequestWithContext(r.t.Context(), cmp.Or(c.method, "GET"), "http://attacker.example"+c.path, c.body)
-	ok(r.t, err)
-	token, known := r.Tokens[cmp.Or(c.token, "all")]
-	switch {
-	case known && c.bearer:
-		request.Header.Set("Authorization", "Bearer "+token)
-	case known:
-		request.SetBasicAuth("anybody", token)
-	}
-	for k, v := range c.header {
-		request.Header.Set(k, v)
-	}
-	recorder := httptest.NewRecorder()
-	func() {
-		defer func() { _ = recover() }() // http.ErrAbortHandler breaks an answer off.
-		r.handler.ServeHTTP(recorder, request)
-	}()
-	return recorder
-}
-
-func (r *registry) want(status int, c call) *httptest.ResponseRecorder {
-	r.t.Helper()
-	answer := r.do(c)
-	if answer.Code != status {
-		r.t.Fatalf("%s %s: %d %s, want %d", c.method, c.path, answer.Code, answer.Body, status)
-	}
-	return answer
-}
-
 // refused wants an error in the form of ChartMuseum, with words in it.
 func (r *registry) refused(status int, c call, words ...string) {
-	r.t.Helper()
-	answer := r.want(status, c)
+	r.T.Helper()
+	answer := r.Want(status, c)
 	var body map[string]string
 	if err := json.Unmarshal(answer.Body.Bytes(), &body); err != nil || len(body) != 1 || body["error"] == "" {
-		r.t.Fatalf("%s %s: %d %s is no error", c.method, c.path, answer.Code, answer.Body)
+		r.T.Fatalf("%s %s: %d %s is no error", c.Method, c.Path, answer.Code, answer.Body)
 	}
 	for _, w := range words {
 		if !strings.Contains(body["error"], w) {
-			r.t.Errorf("%s %s: %q does not say %q", c.method, c.path, body["error"], w)
+			r.T.Errorf("%s %s: %q does not say %q", c.Method, c.Path, body["error"], w)
 		}
 	}
 }
@@ -220,25 +162,25 @@ func form(path string, fields ...field) call {
 	}
 	_ = w.Close()
 	// Without a length, as cm-push sends it.
-	return call{method: "POST", path: path, body: struct{ io.Reader }{&b}, header: map[string]string{"Content-Type": w.FormDataContentType()}}
+	return call{Method: "POST", Path: path, Body: struct{ io.Reader }{&b}, Header: map[string]string{"Content-Type": w.FormDataContentType()}}
 }
 
 func (r *registry) publish(content []byte) {
-	r.t.Helper()
-	if got := r.want(http.StatusCreated, form("/api/charts", field{"chart", content})).Body.String(); got != `{"saved":true}` {
-		r.t.Errorf("it is answered %s", got)
+	r.T.Helper()
+	if got := r.Want(http.StatusCreated, form("/api/charts", field{"chart", content})).Body.String(); got != `{"saved":true}` {
+		r.T.Errorf("it is answered %s", got)
 	}
 }
 
 func manifestOf(t *testing.T, r *registry, name, reference string) string {
 	t.Helper()
-	repo, err := r.store.Repository(name)
-	ok(t, err)
+	repo, err := r.Store.Repository(name)
+	facetest.OK(t, err)
 	content, _, err := repo.OpenManifest(t.Context(), reference)
-	ok(t, err)
+	facetest.OK(t, err)
 	defer content.Close()
 	manifest, err := io.ReadAll(content)
-	ok(t, err)
+	facetest.OK(t, err)
 	return string(manifest)
 }
 
@@ -249,14 +191,14 @@ func provenance(content []byte) []byte {
 func TestPublishedChartIsWhatHelmPushes(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	archive, err := os.ReadFile("../publish/testdata/old.tgz")
-	ok(t, err)
+	facetest.OK(t, err)
 	want, err := os.ReadFile("../publish/testdata/old.manifest.json")
-	ok(t, err)
+	facetest.OK(t, err)
 	r.publish(archive)
 	got := manifestOf(t, r, "old", "0.9.0-rc.1_b1")
 	created := func(manifest string) string {
 		var m struct{ Annotations map[string]string }
-		ok(t, json.Unmarshal([]byte(manifest), &m))
+		facetest.OK(t, json.Unmarshal([]byte(manifest), &m))
 		return m.Annotations["org.opencontainers.image.created"]
 	}
 	if got != strings.Replace(string(want), created(string(want)), created(got), 1) || created(got) == "" {
@@ -267,7 +209,7 @@ func TestPublishedChartIsWhatHelmPushes(t *testing.T) {
 		t.Errorf("the second time it is\n%s", again)
 	}
 	for _, path := range []string{"/charts/old-0.9.0-rc.1+b1.tgz", "/charts/old-0.9.0-rc.1%2Bb1.tgz"} {
-		if !bytes.Equal(r.want(http.StatusOK, call{path: path}).Body.Bytes(), archive) {
+		if !bytes.Equal(r.Want(http.StatusOK, call{Path: path}).Body.Bytes(), archive) {
 			t.Errorf("%s is another one", path)
 		}
 	}
@@ -296,26 +238,26 @@ func TestPublishingWays(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			r := newRegistry(t, wire.Private)
 			var sent bytes.Buffer
-			_, _ = sent.ReadFrom(o.call.body)
+			_, _ = sent.ReadFrom(o.call.Body)
 			version := "1.0.0"
 			content := c
 			if o.chart == "big" {
 				version, content = "1.0.2", big
 			}
 			for range 2 { // The second time, nothing changes.
-				o.call.body = bytes.NewReader(sent.Bytes())
-				r.want(http.StatusCreated, o.call)
+				o.call.Body = bytes.NewReader(sent.Bytes())
+				r.Want(http.StatusCreated, o.call)
 			}
-			if got := r.want(http.StatusOK, call{path: "/charts/" + o.chart + "-" + version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
+			if got := r.Want(http.StatusOK, call{Path: "/charts/" + o.chart + "-" + version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
 				t.Errorf("another archive came back: %d bytes", len(got))
 			}
-			signed := call{path: "/charts/" + o.chart + "-" + version + ".tgz.prov"}
+			signed := call{Path: "/charts/" + o.chart + "-" + version + ".tgz.prov"}
 			if !strings.Contains(what, "provenance") {
 				r.refused(http.StatusNotFound, signed, "was not signed")
-			} else if got := r.want(http.StatusOK, signed).Body.Bytes(); !bytes.Equal(got, prov) {
+			} else if got := r.Want(http.StatusOK, signed).Body.Bytes(); !bytes.Equal(got, prov) {
 				t.Errorf("the provenance is %s", got)
 			}
-			seen := r.observed[1]
+			seen := r.Observed[1]
 			if seen.Action != audit.Push || seen.Chart != o.chart || seen.Reference != version || !strings.HasPrefix(seen.Stored, "sha256:") {
 				t.Errorf("observed %+v", seen)
 			}
@@ -327,18 +269,18 @@ func TestPublishingWays(t *testing.T) {
 func TestPublishingWhatHelmHasPushed(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	c := charttest.New("web", "1.0.0", 0)
-	repo, err := r.store.Repository("web")
-	ok(t, err)
+	repo, err := r.Store.Repository("web")
+	facetest.OK(t, err)
 	for _, blob := range [][]byte{c.Config, c.Content} {
-		ok(t, repo.PutBlob(t.Context(), digest.FromBytes(blob), bytes.NewReader(blob), -1))
+		facetest.OK(t, repo.PutBlob(t.Context(), digest.FromBytes(blob), bytes.NewReader(blob), -1))
 	}
 	_, err = repo.PutManifest(t.Context(), "1.0.0", ociTypes, c.Manifest, "helm")
-	ok(t, err)
+	facetest.OK(t, err)
 	r.publish(c.Content)
 	if got := manifestOf(t, r, "web", "1.0.0"); got != string(c.Manifest) {
 		t.Errorf("the version has become %s", got)
 	}
-	if !bytes.Equal(r.want(http.StatusOK, call{path: "/charts/web-1.0.0.tgz"}).Body.Bytes(), c.Content) {
+	if !bytes.Equal(r.Want(http.StatusOK, call{Path: "/charts/web-1.0.0.tgz"}).Body.Bytes(), c.Content) {
 		t.Error("it is served otherwise")
 	}
 	other := charttest.New("web", "1.0.0", 700).Content
@@ -354,7 +296,7 @@ func TestRefusedForms(t *testing.T) {
 	c := charttest.New("web", "1.0.0", 0).Content
 	late := charttest.Archive(charttest.File("web/filler", random(400<<10)), charttest.File("web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n"))
 	text := func(contentType, body string) call {
-		return call{method: "POST", path: "/api/charts", body: strings.NewReader(body), header: map[string]string{"Content-Type": contentType}}
+		return call{Method: "POST", Path: "/api/charts", Body: strings.NewReader(body), Header: map[string]string{"Content-Type": contentType}}
 	}
 	const multi = "multipart/form-data; boundary=b"
 	for what, o := range map[string]struct {
@@ -392,21 +334,21 @@ func TestRefusedForms(t *testing.T) {
 		"a late Chart.yaml":       {form("/api/charts", field{"chart", late}), 400, "?to="},
 	} {
 		t.Run(what, func(t *testing.T) {
-			r.t = t
+			r.T = t
 			r.refused(o.status, o.call, o.words)
 		})
 	}
-	if names, _, err := r.store.Repositories(t.Context(), 0, ""); err != nil || len(names) > 0 {
+	if names, _, err := r.Store.Repositories(t.Context(), 0, ""); err != nil || len(names) > 0 {
 		for _, name := range names {
-			if repo, _ := r.store.Repository(name); repo != nil {
+			if repo, _ := r.Store.Repository(name); repo != nil {
 				if tags, _, _ := repo.Tags(t.Context(), 0, ""); len(tags) > 0 {
 					t.Errorf("%s has %v", name, tags)
 				}
 			}
 		}
 	}
-	r.t = t
-	r.want(http.StatusCreated, form("/api/charts?to=web", field{"chart", late}))
+	r.T = t
+	r.Want(http.StatusCreated, form("/api/charts?to=web", field{"chart", late}))
 }
 
 func random(n int) string {
@@ -433,8 +375,8 @@ func TestLargeUploadsEnd(t *testing.T) {
 	for _, path := range []string{"/api/charts?to=web"} {
 		body := &endless{}
 		c := form(path)
-		c.header["Content-Type"] = "multipart/form-data; boundary=b"
-		c.body = io.MultiReader(strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"chart\"; filename=\"x\"\r\n\r\n"), body)
+		c.Header["Content-Type"] = "multipart/form-data; boundary=b"
+		c.Body = io.MultiReader(strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"chart\"; filename=\"x\"\r\n\r\n"), body)
 		r.refused(http.StatusRequestEntityTooLarge, c, "1 MiB at most")
 		if body.taken > 4<<20 {
 			t.Errorf("%d bytes were taken", body.taken)
@@ -454,8 +396,8 @@ func TestIndex(t *testing.T) {
 		{"/index.yaml", "read", "gzip;q=0, *", "0 web other"},
 		{"/index.yaml", "read", "identity", "0 web other"},
 	} {
-		c := call{path: o.path, token: o.token, header: map[string]string{"Accept-Encoding": o.accept}}
-		answer := r.want(http.StatusOK, c)
+		c := call{Path: o.path, Token: o.token, Header: map[string]string{"Accept-Encoding": o.accept}}
+		answer := r.Want(http.StatusOK, c)
 		body := io.Reader(answer.Body)
 		zipped := answer.Header().Get("Content-Encoding") == "gzip"
 		if want := o.accept != "" && o.accept != "identity" && !strings.Contains(o.accept, "gzip;q=0,"); zipped != want {
@@ -463,7 +405,7 @@ func TestIndex(t *testing.T) {
 		}
 		if zipped {
 			z, err := gzip.NewReader(body)
-			ok(t, err)
+			facetest.OK(t, err)
 			body = z
 		}
 		if got, err := io.ReadAll(body); err != nil || string(got) != o.want {
@@ -474,25 +416,50 @@ func TestIndex(t *testing.T) {
 			t.Errorf("the headers are %v", answer.Header())
 		}
 		for _, known := range []string{etag, "W/" + etag, `"x", ` + etag, "*"} {
-			c.header["If-None-Match"] = known
-			if again := r.want(http.StatusNotModified, c); again.Body.Len() != 0 || again.Header().Get("ETag") != etag {
+			c.Header["If-None-Match"] = known
+			if again := r.Want(http.StatusNotModified, c); again.Body.Len() != 0 || again.Header().Get("ETag") != etag {
 				t.Errorf("If-None-Match %s: %v", known, again.Header())
 			}
 		}
-		c.header["If-None-Match"] = `"x"`
-		c.method = http.MethodHead
-		if again := r.want(http.StatusOK, c); again.Body.Len() != 0 {
+		c.Header["If-None-Match"] = `"x"`
+		c.Method = http.MethodHead
+		if again := r.Want(http.StatusOK, c); again.Body.Len() != 0 {
 			t.Errorf("HEAD has a body: %s", again.Body)
 		}
 	}
-	r.refused(http.StatusBadRequest, call{path: "/index.yaml?format=atom"}, "format", "atom")
+	r.refused(http.StatusBadRequest, call{Path: "/index.yaml?format=atom"}, "format", "atom")
+}
+
+// Polls where nothing has changed cost next to nothing, and a change is seen at once by all.
+func TestIndexIsMadeOnceForEachChange(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	poll := func(token, form string) call {
+		return call{Path: "/index.yaml" + form, Token: token, Header: map[string]string{"If-None-Match": r.Want(http.StatusOK, call{Path: "/index.yaml" + form, Token: token}).Header().Get("ETag")}}
+	}
+	all, oci, confined := poll("all", ""), poll("read", "?format=oci"), poll("all of another chart", "")
+	before := r.known.indexes
+	for range 3 {
+		r.Want(http.StatusNotModified, all)
+		r.Want(http.StatusNotModified, oci)
+	}
+	if r.known.indexes != before {
+		t.Errorf("%d indexes were made for nothing", r.known.indexes-before)
+	}
+	r.known.push("new")
+	if got := r.Want(http.StatusOK, all).Body.String(); got != "0 web other new" {
+		t.Errorf("after a push the index is %q", got)
+	}
+	if got := r.Want(http.StatusOK, oci).Body.String(); got != "1 web other new" {
+		t.Errorf("after a push the index of OCI is %q", got)
+	}
+	r.Want(http.StatusNotModified, confined)
 }
 
 func TestIndexWaitsForTheFirstLook(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.known.building = true
 	answered := make(chan *httptest.ResponseRecorder)
-	go func() { answered <- r.do(call{path: "/index.yaml"}) }()
+	go func() { answered <- r.Do(call{Path: "/index.yaml"}) }()
 	select {
 	case answer := <-answered:
 		t.Fatalf("it is answered before: %d %s", answer.Code, answer.Body)
@@ -513,7 +480,7 @@ func TestFilesInParts(t *testing.T) {
 		for i := 0; i < len(header); i += 2 {
 			h[header[i]] = header[i+1]
 		}
-		return r.do(call{path: "/charts/web-1.0.0.tgz", token: "none", header: h})
+		return r.Do(call{Path: "/charts/web-1.0.0.tgz", Token: "none", Header: h})
 	}
 	whole := get()
 	if whole.Code != 200 || !bytes.Equal(whole.Body.Bytes(), c) || whole.Header().Get("Content-Type") != "application/gzip" || whole.Header().Get("Content-Length") != fmt.Sprint(len(c)) || whole.Header().Get("Accept-Ranges") != "bytes" {
@@ -537,7 +504,7 @@ func TestFilesInParts(t *testing.T) {
 			t.Errorf("%v: %d with %d bytes", o.header, got.Code, got.Body.Len())
 		}
 	}
-	head := r.want(http.StatusOK, call{method: http.MethodHead, path: "/charts/web-1.0.0.tgz", token: "none"})
+	head := r.Want(http.StatusOK, call{Method: http.MethodHead, Path: "/charts/web-1.0.0.tgz", Token: "none"})
 	if head.Body.Len() != 0 || head.Header().Get("Content-Length") != fmt.Sprint(len(c)) {
 		t.Errorf("HEAD: %v", head.Header())
 	}
@@ -560,29 +527,29 @@ func TestNamesOfFiles(t *testing.T) {
 	} {
 		content := charttest.New(c.name, c.version, 0).Content
 		r.publish(content)
-		if got := r.want(http.StatusOK, call{path: "/charts/" + c.name + "-" + c.version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
+		if got := r.Want(http.StatusOK, call{Path: "/charts/" + c.name + "-" + c.version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
 			t.Errorf("%v is another chart", c)
 		}
 	}
 	for _, name := range []string{"a-2.0.0.tgz", "a.tgz", "-1.0.0.tgz", "a-1.0.0", "a-1.0.0.zip", "b-1.0.0.tgz", "a-.tgz", "A-1.0.0.tgz", "a-1.0.0-1-1-1-1-1-1-1-1-1-1-1-1.tgz", "team/a-1.0.0.tgz", "a-latest.tgz", ".tgz", "a-1.0.0.tgz.prov.prov"} {
-		r.refused(http.StatusNotFound, call{path: "/charts/" + name}, "no such file")
+		r.refused(http.StatusNotFound, call{Path: "/charts/" + name}, "no such file")
 	}
 }
 
 func TestArtifactHub(t *testing.T) {
 	r := newRegistry(t, wire.Public)
-	r.refused(http.StatusNotFound, call{path: "/artifacthub-repo.yml", token: "none"}, "acme/charts/artifacthub.io:artifacthub.io")
-	repo, err := r.store.Repository("artifacthub.io")
-	ok(t, err)
+	r.refused(http.StatusNotFound, call{Path: "/artifacthub-repo.yml", Token: "none"}, "acme/charts/artifacthub.io:artifacthub.io")
+	repo, err := r.Store.Repository("artifacthub.io")
+	facetest.OK(t, err)
 	const metadata = "repositoryID: 1\n"
 	for _, blob := range []string{metadata, ""} {
-		ok(t, repo.PutBlob(t.Context(), digest.FromString(blob), strings.NewReader(blob), -1))
+		facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString(blob), strings.NewReader(blob), -1))
 	}
 	const layer = "application/vnd.cncf.artifacthub.repository-metadata.layer.v1.yaml"
 	manifest := charttest.Manifest(charttest.Descriptor("application/vnd.cncf.artifacthub.config.v1+yaml", nil), charttest.Descriptor(layer, []byte(metadata)))
 	_, err = repo.PutManifest(t.Context(), "artifacthub.io", ociTypes, manifest, "oras")
-	ok(t, err)
-	answer := r.want(http.StatusOK, call{path: "/artifacthub-repo.yml", token: "none"})
+	facetest.OK(t, err)
+	answer := r.Want(http.StatusOK, call{Path: "/artifacthub-repo.yml", Token: "none"})
 	if answer.Body.String() != metadata || answer.Header().Get("Content-Type") != "application/yaml" {
 		t.Errorf("%s %v", answer.Body, answer.Header())
 	}
@@ -596,10 +563,10 @@ func TestFullStorageIsSaid(t *testing.T) {
 func TestAdmissionIsAsked(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	for load, c := range map[face.Load]call{
-		face.Light: {path: "/charts/web-1.0.0.tgz"}, face.Listing: {path: "/index.yaml"}, face.Upload: form("/api/charts"), face.FailedLogin: {path: "/index.yaml", token: "expired"},
+		face.Light: {Path: "/charts/web-1.0.0.tgz"}, face.Listing: {Path: "/index.yaml"}, face.Upload: form("/api/charts"), face.FailedLogin: {Path: "/index.yaml", Token: "expired"},
 	} {
 		asked := false
-		r.admit = func(l face.Load) bool { asked = asked || l == load; return l != load }
+		r.Admit = func(l face.Load) bool { asked = asked || l == load; return l != load }
 		r.refused(http.StatusTooManyRequests, c, "try again")
 		if !asked {
 			t.Errorf("it was not asked for %d", load)
@@ -616,7 +583,7 @@ type row struct {
 }
 
 func rows() map[string]row {
-	get := func(path string) func() call { return func() call { return call{path: path} } }
+	get := func(path string) func() call { return func() call { return call{Path: path} } }
 	post := func(path string) func() call {
 		return func() call { return form(path, field{"file", charttest.New("web", "1.0.0", 0).Content}) }
 	}
@@ -637,20 +604,20 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 	for _, visibility := range []wire.Visibility{wire.Private, wire.Public} {
 		r := newRegistry(t, visibility)
 		content := charttest.New("web", "1.0.0", 0).Content
-		r.want(http.StatusCreated, form("/api/charts", field{"chart", content}, field{"prov", provenance(content)}))
-		repo, err := r.store.Repository("artifacthub.io")
-		ok(t, err)
-		ok(t, repo.PutBlob(t.Context(), digest.FromString(""), strings.NewReader(""), -1))
+		r.Want(http.StatusCreated, form("/api/charts", field{"chart", content}, field{"prov", provenance(content)}))
+		repo, err := r.Store.Repository("artifacthub.io")
+		facetest.OK(t, err)
+		facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString(""), strings.NewReader(""), -1))
 		empty := charttest.Descriptor("application/vnd.cncf.artifacthub.repository-metadata.layer.v1.yaml", nil)
 		_, err = repo.PutManifest(t.Context(), "artifacthub.io", ociTypes, charttest.Manifest(empty, empty), "oras")
-		ok(t, err)
+		facetest.OK(t, err)
 		grants := accesstest.Grants()
 		for what, o := range rows() {
 			for _, name := range append([]string{"none"}, slices.Sorted(maps.Keys(grants))...) {
 				for _, bearer := range []bool{false, true} {
 					c := o.call()
-					c.method, c.token, c.bearer = o.method, name, bearer
-					answer := r.do(c)
+					c.Method, c.Token, c.Bearer = o.method, name, bearer
+					answer := r.Do(c)
 					granted, known := grants[name]
 					want := http.StatusForbidden
 					switch {
@@ -683,10 +650,10 @@ func TestEveryOtherMethodIsRefused(t *testing.T) {
 			if slices.Contains(strings.Fields(takes), method) {
 				continue
 			}
-			r.refused(http.StatusMethodNotAllowed, call{method: method, path: path, header: map[string]string{"X-HTTP-Method-Override": strings.Fields(takes)[0]}}, "does not take")
-			r.want(http.StatusUnauthorized, call{method: method, path: path, token: "none"})
+			r.refused(http.StatusMethodNotAllowed, call{Method: method, Path: path, Header: map[string]string{"X-HTTP-Method-Override": strings.Fields(takes)[0]}}, "does not take")
+			r.Want(http.StatusUnauthorized, call{Method: method, Path: path, Token: "none"})
 		}
-		if allow := r.want(http.StatusNoContent, call{method: "OPTIONS", path: path}).Header().Get("Allow"); !strings.Contains(allow, strings.Fields(takes)[0]) {
+		if allow := r.Want(http.StatusNoContent, call{Method: "OPTIONS", Path: path}).Header().Get("Allow"); !strings.Contains(allow, strings.Fields(takes)[0]) {
 			t.Errorf("OPTIONS %s: %s", path, allow)
 		}
 	}
@@ -697,22 +664,22 @@ func TestEveryOtherMethodIsRefused(t *testing.T) {
 func TestNothingTellsWhatExists(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.publish(charttest.New("web", "1.0.0", 0).Content)
-	want := r.want(http.StatusUnauthorized, call{path: "/index.yaml", token: "none"}).Body.String()
+	want := r.Want(http.StatusUnauthorized, call{Path: "/index.yaml", Token: "none"}).Body.String()
 	for _, path := range []string{"/charts/web-1.0.0.tgz", "/charts/web-2.0.0.tgz", "/charts/x", "/nothing", "/artifacthub-repo.yml", "/a%2fb", "/../x", ""} {
 		for _, method := range []string{"GET", "POST", "DELETE", "OPTIONS", "BREW"} {
-			if got := r.want(http.StatusUnauthorized, call{method: method, path: path, token: "none"}).Body.String(); got != want {
+			if got := r.Want(http.StatusUnauthorized, call{Method: method, Path: path, Token: "none"}).Body.String(); got != want {
 				t.Errorf("%s %s is answered %s, and the index %s", method, path, got, want)
 			}
 		}
 	}
 	foreign := map[string]bool{}
 	for _, path := range []string{"/charts/web-1.0.0.tgz", "/charts/web-2.0.0.tgz", "/charts/web-1.0.0.tgz.prov"} {
-		foreign[r.want(http.StatusForbidden, call{path: path, token: "all of another chart"}).Body.String()] = true
+		foreign[r.Want(http.StatusForbidden, call{Path: path, Token: "all of another chart"}).Body.String()] = true
 	}
 	if len(foreign) != 1 {
 		t.Errorf("the refusals differ: %v", foreign)
 	}
-	missing := r.want(http.StatusForbidden, call{path: "/charts/nothing-1.0.0.tgz", token: "all of another chart"}).Body.String()
+	missing := r.Want(http.StatusForbidden, call{Path: "/charts/nothing-1.0.0.tgz", Token: "all of another chart"}).Body.String()
 	if !foreign[strings.ReplaceAll(missing, "nothing", "web")] {
 		t.Errorf("of what does not exist it says %s", missing)
 	}
@@ -726,7 +693,7 @@ func TestHostilePaths(t *testing.T) {
 		"/charts/web-1.0.0.tgz/", "/charts/web%20-1.0.0.tgz", "/charts%2fweb-1.0.0.tgz", "//index.yaml", "/index.yaml/", "/index.yaml%0d%0a", `/charts/web\-1.0.0.tgz`, "/api/charts/", "/charts", "/charts/",
 	} {
 		for _, method := range []string{"GET", "POST"} {
-			answer := r.do(call{method: method, path: path})
+			answer := r.Do(call{Method: method, Path: path})
 			if answer.Code != http.StatusBadRequest && answer.Code != http.StatusNotFound && answer.Code != http.StatusMethodNotAllowed {
 				t.Errorf("%s %s: %d %s", method, path, answer.Code, answer.Body)
 			}
@@ -739,11 +706,11 @@ func TestRevocationWhilePublishing(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	c := form("/api/charts", field{"chart", charttest.New("web", "1.0.0", 0).Content})
 	var sent bytes.Buffer
-	_, _ = sent.ReadFrom(c.body)
-	c.token = "read and write"
-	c.body = io.MultiReader(bytes.NewReader(sent.Bytes()[:sent.Len()-3]), afterwards(func() { r.Revoke(t, "read and write") }), bytes.NewReader(sent.Bytes()[sent.Len()-3:]))
+	_, _ = sent.ReadFrom(c.Body)
+	c.Token = "read and write"
+	c.Body = io.MultiReader(bytes.NewReader(sent.Bytes()[:sent.Len()-3]), afterwards(func() { r.Revoke(t, "read and write") }), bytes.NewReader(sent.Bytes()[sent.Len()-3:]))
 	r.refused(http.StatusForbidden, c, "no longer valid")
-	r.refused(http.StatusNotFound, call{path: "/charts/web-1.0.0.tgz"}, "no such file")
+	r.refused(http.StatusNotFound, call{Path: "/charts/web-1.0.0.tgz"}, "no such file")
 }
 
 // afterwards does something where it is read, and is empty.

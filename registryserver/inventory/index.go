@@ -211,6 +211,8 @@ type plainSink struct {
 	base string
 	// started, when not nil, is called behind the first piece.
 	started func() error
+	// unzip is for one block after the other: each of its own would take 40 KiB.
+	unzip gzip.Reader
 }
 
 func (s *plainSink) glue(text string) error {
@@ -230,11 +232,10 @@ func (s *plainSink) block(repository string, b *block) error {
 		}
 		return s.some(repository, lines)
 	}
-	z, err := gzip.NewReader(bytes.NewReader(b.zipped))
-	if err != nil {
+	if err := s.unzip.Reset(bytes.NewReader(b.zipped)); err != nil {
 		return err
 	}
-	_, err = io.Copy(s.w, io.LimitReader(z, maxBlockBytes))
+	_, err := io.Copy(s.w, io.LimitReader(&s.unzip, maxBlockBytes))
 	return err
 }
 

@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,11 +19,9 @@ import (
 
 	"github.com/chartroom-dev/chartroom/registryserver/access/accesstest"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
-	"github.com/chartroom-dev/chartroom/registryserver/bucket"
-	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
-	"github.com/chartroom-dev/chartroom/registryserver/chart"
 	"github.com/chartroom-dev/chartroom/registryserver/chart/charttest"
 	"github.com/chartroom-dev/chartroom/registryserver/face"
+	"github.com/chartroom-dev/chartroom/registryserver/face/facetest"
 	"github.com/chartroom-dev/chartroom/registryserver/inventory"
 	"github.com/chartroom-dev/chartroom/registryserver/publish"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
@@ -41,46 +37,33 @@ const (
 	oci     = "application/vnd.oci.image.manifest.v1+json"
 )
 
-// registry is a handler over a real directory, with real credentials.
+// registry is one with its REST API.
 type registry struct {
-	*accesstest.Credentials
-	t       *testing.T
-	handler http.Handler
-	store   *repository.Store
-	known   *known
-	admit   func(l face.Load) bool
-	seen    *audit.Observation
+	*facetest.Registry
+	known *known
 }
+
+type call = facetest.Call
 
 func newRegistry(t *testing.T, visibility wire.Visibility) *registry {
 	t.Helper()
-	r := &registry{t: t, admit: func(face.Load) bool { return true }}
-	r.Credentials = accesstest.New(t, address+"/acme/charts", visibility, func() [][]byte { return [][]byte{bytes.Repeat([]byte{1}, 32)} })
-	b, err := dir.New(filepath.Join(t.TempDir(), "data"))
-	ok(t, err)
-	r.store, r.known = open(t, b)
+	k := &known{t: t}
+	r := &registry{Registry: facetest.New(t, visibility, root, k.options()), known: k}
+	k.store = r.Store
 	h := restapi.New(restapi.Options{
-		Store: r.store, Inventory: r.known, Publisher: publish.New(r.store), Organization: "acme", Registry: "charts", ExternalURL: address + "/",
-		Door: &face.Door{
-			Access: r.Enforcer, Registry: "acme/charts", Command: "`curl`", Logger: slog.New(slog.DiscardHandler),
-			Admit: func(_ *http.Request, _ string, l face.Load) (func(), bool) { return func() {}, r.admit(l) },
-		},
-		Observe: func(context.Context) *audit.Observation { r.seen = &audit.Observation{}; return r.seen },
+		Store: r.Store, Inventory: r.known, Publisher: publish.New(r.Store), Organization: "acme", Registry: "charts", ExternalURL: address + "/",
+		Door: r.Door, Observe: r.Observe,
 	})
-	r.handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	r.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if !h.Serves(q.URL.Path) {
 			t.Errorf("%s is not served", q.URL.Path)
 		}
 		h.ServeHTTP(w, q)
+		if got := w.Header().Get("Content-Type"); got != "application/json" && w.(*httptest.ResponseRecorder).Code != http.StatusNoContent {
+			t.Errorf("%s %s: the answer is %q", q.Method, q.URL.Path, got)
+		}
 	})
 	return r
-}
-
-func ok(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }
 
 // known is an inventory that reads all that is stored for each question.
@@ -96,19 +79,14 @@ type known struct {
 	asked func()
 }
 
-func open(t *testing.T, b bucket.Bucket) (*repository.Store, *known) {
-	t.Helper()
-	k := &known{t: t}
-	record := func(_ context.Context, c repository.Change) (string, func(bool), error) {
+// options are those of the store that it reads.
+func (k *known) options() repository.Options {
+	return repository.Options{MaxBlobBytes: 1 << 20, Record: func(_ context.Context, c repository.Change) (string, func(bool), error) {
 		if c.CopiedFrom != "" {
 			k.copies = append(k.copies, c.Repository+":"+c.Tag+" = "+c.CopiedFrom)
 		}
 		return "", func(bool) {}, nil
-	}
-	store, err := repository.Open(t.Context(), b, "acme/charts", repository.Options{MaxBlobBytes: 1 << 20, Check: chart.NewRules(chart.Any).Check, Record: record})
-	ok(t, err)
-	k.store = store
-	return store, k
+	}}
 }
 
 func (k *known) Building() bool { return k.building }
@@ -122,7 +100,7 @@ func (k *known) Changed() (uint64, <-chan struct{}) {
 
 func (k *known) Charts(may func(string) bool) (all []inventory.Chart) {
 	names, _, err := k.store.Repositories(k.t.Context(), 0, "")
-	ok(k.t, err)
+	facetest.OK(k.t, err)
 	for _, name := range names {
 		if c, found := k.Chart(name); found && (may == nil || may(name)) {
 			all = append(all, c)
@@ -147,7 +125,7 @@ func (k *known) Versions(name string) (all []inventory.Version) {
 		return nil
 	}
 	versions, err := repo.Versions(k.t.Context())
-	ok(k.t, err)
+	facetest.OK(k.t, err)
 	slices.SortFunc(versions, func(a, b repository.Version) int { return strings.Compare(b.Tag, a.Tag) })
 	for _, v := range versions {
 		stored, _, err := publish.Layers(k.t.Context(), repo, v.Tag)
@@ -168,71 +146,17 @@ func (k *known) Version(name, tag string) (inventory.Version, bool) {
 	return inventory.Version{}, false
 }
 
-// call is one request; token names one of the credentials, "none" none, and "" the one that may do everything.
-type call struct {
-	method, path, token string
-	bearer              bool
-	header              map[string]string
-	body                io.Reader
-	ctx                 context.Context //nolint:containedctx // For those that end it.
-}
-
-func or(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
-}
-
-func (r *registry) do(c call) *httptest.ResponseRecorder {
-	r.t.Helper()
-	if !strings.HasPrefix(c.path, "/api") {
-		c.path = root + c.path
-	}
-	ctx := c.ctx
-	if ctx == nil {
-		ctx = r.t.Context()
-	}
-	request, err := http.NewRequestWithContext(ctx, or(c.method, "GET"), "http://attacker.example"+c.path, c.body)
-	ok(r.t, err)
-	token, known := r.Tokens[or(c.token, "all")]
-	switch {
-	case known && c.bearer:
-		request.Header.Set("Authorization", "Bearer "+token)
-	case known:
-		request.SetBasicAuth("anybody", token)
-	}
-	for k, v := range c.header {
-		request.Header.Set(k, v)
-	}
-	recorder := httptest.NewRecorder()
-	r.handler.ServeHTTP(recorder, request)
-	if recorder.Header().Get("Content-Type") != "application/json" && recorder.Code != http.StatusNoContent {
-		r.t.Errorf("%s %s: the answer is %q", c.method, c.path, recorder.Header().Get("Content-Type"))
-	}
-	return recorder
-}
-
-func (r *registry) want(status int, c call) *httptest.ResponseRecorder {
-	r.t.Helper()
-	answer := r.do(c)
-	if answer.Code != status {
-		r.t.Fatalf("%s %s: %d %s, want %d", c.method, c.path, answer.Code, answer.Body, status)
-	}
-	return answer
-}
-
 // refused wants a problem with words in its message.
 func (r *registry) refused(status int, c call, words ...string) {
-	r.t.Helper()
-	answer := r.want(status, c)
+	r.T.Helper()
+	answer := r.Want(status, c)
 	var body struct{ Code, Message string }
 	if err := json.Unmarshal(answer.Body.Bytes(), &body); err != nil || body.Code == "" || body.Message == "" {
-		r.t.Fatalf("%s %s: %d %s is no problem", c.method, c.path, answer.Code, answer.Body)
+		r.T.Fatalf("%s %s: %d %s is no problem", c.Method, c.Path, answer.Code, answer.Body)
 	}
 	for _, w := range words {
 		if !strings.Contains(body.Message, w) {
-			r.t.Errorf("%s %s: %q does not say %q", c.method, c.path, body.Message, w)
+			r.T.Errorf("%s %s: %q does not say %q", c.Method, c.Path, body.Message, w)
 		}
 	}
 }
@@ -248,20 +172,20 @@ func form(query string, archive []byte, provenance ...[]byte) call {
 		_, _ = part.Write(p)
 	}
 	_ = w.Close()
-	return call{method: "POST", path: query, body: &b, header: map[string]string{"Content-Type": w.FormDataContentType()}}
+	return call{Method: "POST", Path: query, Body: &b, Header: map[string]string{"Content-Type": w.FormDataContentType()}}
 }
 
 func archive(name, version string) []byte { return charttest.New(name, version, 0).Content }
 
 func (r *registry) publish(name, version string) map[string]any {
-	r.t.Helper()
-	return object(r.t, r.want(http.StatusOK, form("", archive(name, version))))
+	r.T.Helper()
+	return object(r.T, r.Want(http.StatusOK, form("", archive(name, version))))
 }
 
 func object(t *testing.T, answer *httptest.ResponseRecorder) map[string]any {
 	t.Helper()
 	var body map[string]any
-	ok(t, json.Unmarshal(answer.Body.Bytes(), &body))
+	facetest.OK(t, json.Unmarshal(answer.Body.Bytes(), &body))
 	return body
 }
 
@@ -269,9 +193,9 @@ func TestPackage(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	content := archive("web", "1.2.3+b.1")
 	c := form("?to=team/web", content, []byte("-----BEGIN PGP SIGNED MESSAGE-----\n"+digest.FromBytes(content).String()))
-	c.token = "read and write"
-	published := object(t, r.want(http.StatusOK, c))
-	if seen := r.seen; seen.Action != audit.Push || seen.Chart != "team/web" || seen.Reference != "1.2.3_b.1" || seen.Stored != published["digest"] {
+	c.Token = "read and write"
+	published := object(t, r.Want(http.StatusOK, c))
+	if seen := r.Observed[len(r.Observed)-1]; seen.Action != audit.Push || seen.Chart != "team/web" || seen.Reference != "1.2.3_b.1" || seen.Stored != published["digest"] {
 		t.Errorf("observed %+v", seen)
 	}
 	when, err := time.Parse(time.RFC3339Nano, published["pushed_at"].(string))
@@ -293,11 +217,11 @@ func TestPackage(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, id := range []string{"team~web:1.2.3_b.1", "team~web:1.2.3+b.1", "team~web%3A1.2.3_b.1"} {
-		if diff := cmp.Diff(want, object(t, r.want(http.StatusOK, call{path: "/" + id}))); diff != "" {
+		if diff := cmp.Diff(want, object(t, r.Want(http.StatusOK, call{Path: "/" + id}))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", id, diff)
 		}
 	}
-	counts := object(t, r.want(http.StatusOK, call{path: "/team~web:1.2.3_b.1/downloads"}))
+	counts := object(t, r.Want(http.StatusOK, call{Path: "/team~web:1.2.3_b.1/downloads"}))
 	if diff := cmp.Diff(map[string]any{"id": "team~web:1.2.3_b.1", "name": "team/web", "downloads": 7.0, "last_pulled": "2026-01-02", "all_versions": 17.0}, counts); diff != "" {
 		t.Error(diff)
 	}
@@ -306,8 +230,8 @@ func TestPackage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.known.asked = cancel
 	again := form("?to=team/web", content)
-	again.ctx = ctx
-	if got := object(t, r.want(http.StatusOK, again)); got["digest"] != published["digest"] || got["archive"] != published["archive"] || got["pushed_at"] != nil {
+	again.Ctx = ctx
+	if got := object(t, r.Want(http.StatusOK, again)); got["digest"] != published["digest"] || got["archive"] != published["archive"] || got["pushed_at"] != nil {
 		t.Errorf("it is described as %v", got)
 	}
 }
@@ -318,20 +242,20 @@ func TestLists(t *testing.T) {
 		r.publish("web", fmt.Sprintf("1.0.%d", i))
 	}
 	r.publish("other", "1.0.0")
-	repo, err := r.store.Repository("web")
-	ok(t, err)
-	ok(t, repo.PutBlob(t.Context(), digest.FromString("{}"), strings.NewReader("{}"), -1))
+	repo, err := r.Store.Repository("web")
+	facetest.OK(t, err)
+	facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString("{}"), strings.NewReader("{}"), -1))
 	_, err = repo.PutManifest(t.Context(), "image", oci, charttest.Manifest(charttest.Descriptor("text/plain", []byte("{}"))), "x")
-	ok(t, err)
+	facetest.OK(t, err)
 	// pages reads a list from its beginning to its end, by the links.
 	pages := func(path, token string) (ids []string, pages int) {
 		for path != "" {
-			answer := r.want(http.StatusOK, call{path: path, token: token})
+			answer := r.Want(http.StatusOK, call{Path: path, Token: token})
 			var page struct {
 				Items []struct{ ID string }
 				Links map[string]string
 			}
-			ok(t, json.Unmarshal(answer.Body.Bytes(), &page))
+			facetest.OK(t, json.Unmarshal(answer.Body.Bytes(), &page))
 			for _, i := range page.Items {
 				ids = append(ids, i.ID)
 			}
@@ -368,34 +292,34 @@ func TestLists(t *testing.T) {
 			t.Errorf("%s with %q: %v on %d pages", o.path, o.token, got, n)
 		}
 	}
-	if page := object(t, r.want(http.StatusOK, call{path: "?page=9&per_page=100"})); len(page["items"].([]any)) != 0 || page["total"] != 8.0 {
+	if page := object(t, r.Want(http.StatusOK, call{Path: "?page=9&per_page=100"})); len(page["items"].([]any)) != 0 || page["total"] != 8.0 {
 		t.Errorf("behind the end there is %v", page)
 	}
 	for _, query := range []string{"page=0", "page=-1", "page=x", "page=1000001", "page=99999999999999999999", "per_page=0", "per_page=101", "per_page=", "per_page=%31%30%00"} {
-		r.refused(http.StatusBadRequest, call{path: "?" + query}, "a number from 1 to")
+		r.refused(http.StatusBadRequest, call{Path: "?" + query}, "a number from 1 to")
 	}
 }
 
 func TestCopy(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	published := r.publish("web", "1.0.0")
-	repo, err := r.store.Repository("web")
-	ok(t, err)
+	repo, err := r.Store.Repository("web")
+	facetest.OK(t, err)
 	subject, err := repo.StatManifest(t.Context(), "1.0.0")
-	ok(t, err)
-	ok(t, repo.PutBlob(t.Context(), digest.FromString("{}"), strings.NewReader("{}"), -1))
-	ok(t, repo.PutBlob(t.Context(), digest.FromString("signed"), strings.NewReader("signed"), -1))
+	facetest.OK(t, err)
+	facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString("{}"), strings.NewReader("{}"), -1))
+	facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString("signed"), strings.NewReader("signed"), -1))
 	signature := strings.Replace(string(charttest.Manifest(charttest.Descriptor("application/vnd.oci.empty.v1+json", []byte("{}")), charttest.Descriptor("text/plain", []byte("signed")))),
 		`"layers"`, fmt.Sprintf(`"subject":{"mediaType":%q,"digest":%q,"size":%d},"layers"`, oci, subject.Digest, subject.Size), 1)
 	_, err = repo.PutManifest(t.Context(), digest.FromString(signature).String(), oci, []byte(signature), "x")
-	ok(t, err)
+	facetest.OK(t, err)
 	old := charttest.Manifest(charttest.Descriptor("text/plain", []byte("{}")))
 	oldTag := "sha256-" + subject.Digest.Encoded() + ".sig"
 	_, err = repo.PutManifest(t.Context(), oldTag, oci, old, "x")
-	ok(t, err)
+	facetest.OK(t, err)
 
 	for range 2 {
-		copied := object(t, r.want(http.StatusOK, call{method: "POST", path: "/web:1.0.0/copy?to=stable/web"}))
+		copied := object(t, r.Want(http.StatusOK, call{Method: "POST", Path: "/web:1.0.0/copy?to=stable/web"}))
 		if copied["digest"] != published["digest"] || copied["archive"] != published["archive"] || copied["id"] != "stable~web:1.0.0" {
 			t.Errorf("the copy is %v", copied)
 		}
@@ -403,11 +327,11 @@ func TestCopy(t *testing.T) {
 	if copies := r.known.copies; !slices.Equal(copies, []string{"stable/web:1.0.0 = web:1.0.0"}) {
 		t.Errorf("who keeps account of copies is told of %q", copies)
 	}
-	if seen := r.seen; seen.Action != audit.Push || seen.Chart != "stable/web" || seen.Stored != published["digest"] {
+	if seen := r.Observed[len(r.Observed)-1]; seen.Action != audit.Push || seen.Chart != "stable/web" || seen.Stored != published["digest"] {
 		t.Errorf("observed %+v", seen)
 	}
-	target, err := r.store.Repository("stable/web")
-	ok(t, err)
+	target, err := r.Store.Repository("stable/web")
+	facetest.OK(t, err)
 	found, _, err := target.Referrers(t.Context(), subject.Digest, "", "")
 	if err != nil || len(found) != 1 || found[0].Digest != digest.FromString(signature) {
 		t.Errorf("the signatures are %v, %v", found, err)
@@ -416,11 +340,11 @@ func TestCopy(t *testing.T) {
 		t.Error(err)
 	}
 	body, _, err := target.OpenBlob(t.Context(), digest.FromBytes(archive("web", "1.0.0")), nil)
-	ok(t, err)
+	facetest.OK(t, err)
 	_ = body.Close()
 
-	r.want(http.StatusOK, form("?to=taken/web", charttest.New("web", "1.0.0", 900).Content))
-	copying := func(id, to string) call { return call{method: "POST", path: "/" + id + "/copy?to=" + to} }
+	r.Want(http.StatusOK, form("?to=taken/web", charttest.New("web", "1.0.0", 900).Content))
+	copying := func(id, to string) call { return call{Method: "POST", Path: "/" + id + "/copy?to=" + to} }
 	r.refused(http.StatusConflict, copying("web:1.0.0", "taken/web"), "acme/charts/taken/web 1.0.0 exists already with other content")
 	r.refused(http.StatusBadRequest, copying("web:1.0.0", "stable/shop"), `the chart is named "web"`)
 	r.refused(http.StatusBadRequest, copying("web:1.0.0", ""), "?to=")
@@ -428,7 +352,7 @@ func TestCopy(t *testing.T) {
 	r.refused(http.StatusNotFound, copying("web:2.0.0", "stable/web"), "no such package")
 	r.refused(http.StatusNotFound, copying("web:"+oldTag, "stable/web"), "no such package")
 	other := copying("web:1.0.0", "other")
-	other.token = "all of another chart"
+	other.Token = "all of another chart"
 	r.refused(http.StatusForbidden, other, `does not cover the chart "web"`)
 }
 
@@ -436,12 +360,12 @@ func TestDelete(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.publish("web", "1.0.0")
 	r.publish("web", "1.0.1")
-	if got := object(t, r.want(http.StatusOK, call{method: "DELETE", path: "/web:1.0.0", token: "delete"})); got["id"] != "web:1.0.0" || len(got) != 1 {
+	if got := object(t, r.Want(http.StatusOK, call{Method: "DELETE", Path: "/web:1.0.0", Token: "delete"})); got["id"] != "web:1.0.0" || len(got) != 1 {
 		t.Errorf("it is answered %v", got)
 	}
-	r.refused(http.StatusNotFound, call{method: "DELETE", path: "/web:1.0.0"}, "no such package")
-	r.refused(http.StatusNotFound, call{path: "/web:1.0.0"}, "no such package")
-	r.want(http.StatusOK, call{path: "/web:1.0.1"})
+	r.refused(http.StatusNotFound, call{Method: "DELETE", Path: "/web:1.0.0"}, "no such package")
+	r.refused(http.StatusNotFound, call{Path: "/web:1.0.0"}, "no such package")
+	r.Want(http.StatusOK, call{Path: "/web:1.0.1"})
 }
 
 // document is what of the OpenAPI document is compared with the handler.
@@ -529,20 +453,20 @@ func steps() []step {
 	const all = "/api/v2/packages/organizations/{organization}/registries/{registry}/packages"
 	const one, copying, versions, downloads = all + "/{id}", all + "/{id}/copy", all + "/{id}/versions", all + "/{id}/downloads"
 	web, other, foreign := archive("web", "1.0.0"), charttest.New("web", "1.0.0", 900).Content, "/api/v2/packages/organizations/acme/registries/other/packages"
-	get := func(path, token string) call { return call{method: "GET", path: path, token: token} }
-	with := func(c call, token string) call { c.token = token; return c }
-	at := func(c call, path string) call { c.path = path; return c }
-	oversize := call{method: "POST", path: "?to=web", header: map[string]string{"Content-Type": "multipart/form-data; boundary=b"}}
-	oversize.body = io.MultiReader(strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n"), neverending{})
-	post := func(path, token string) call { return call{method: "POST", path: path, token: token} }
-	remove := func(id, token string) call { return call{method: "DELETE", path: "/" + id, token: token} }
+	get := func(path, token string) call { return call{Method: "GET", Path: path, Token: token} }
+	with := func(c call, token string) call { c.Token = token; return c }
+	at := func(c call, path string) call { c.Path = path; return c }
+	oversize := call{Method: "POST", Path: "?to=web", Header: map[string]string{"Content-Type": "multipart/form-data; boundary=b"}}
+	oversize.Body = io.MultiReader(strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n"), neverending{})
+	post := func(path, token string) call { return call{Method: "POST", Path: path, Token: token} }
+	remove := func(id, token string) call { return call{Method: "DELETE", Path: "/" + id, Token: token} }
 	s := []step{
 		{call: get("/api/v2/openapi.json", "none"), path: "/api/v2/openapi.json", status: 200},
 		{call: get("/api/v2/openapi.json", "expired"), path: "/api/v2/openapi.json", status: 401},
 		{call: get("/api/v2/openapi.json", "none"), path: "/api/v2/openapi.json", status: 429, busy: face.Light},
 
 		{call: form("", web), path: all, status: 200},
-		{call: call{method: "POST"}, path: all, status: 400},
+		{call: call{Method: "POST"}, path: all, status: 400},
 		{call: with(form("", web), "none"), path: all, status: 401},
 		{call: with(form("", web), "read"), path: all, status: 403},
 		{call: at(form("", web), foreign), path: all, status: 404},
@@ -603,7 +527,7 @@ func (neverending) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 func TestDocument(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	var d document
-	ok(t, json.Unmarshal(r.want(http.StatusOK, call{path: "/api/v2/openapi.json", token: "none"}).Body.Bytes(), &d))
+	facetest.OK(t, json.Unmarshal(r.Want(http.StatusOK, call{Path: "/api/v2/openapi.json", Token: "none"}).Body.Bytes(), &d))
 	unreached := map[string]operation{}
 	for path, methods := range d.Paths {
 		for method, raw := range methods {
@@ -611,7 +535,7 @@ func TestDocument(t *testing.T) {
 				continue
 			}
 			var o operation
-			ok(t, json.Unmarshal(raw, &o))
+			facetest.OK(t, json.Unmarshal(raw, &o))
 			for status := range o.Responses {
 				if status != "default" {
 					unreached[strings.ToUpper(method)+" "+path+" "+status] = o
@@ -621,16 +545,16 @@ func TestDocument(t *testing.T) {
 	}
 	described := maps.Clone(unreached)
 	for _, s := range steps() {
-		key := fmt.Sprintf("%s %s %d", s.method, s.path, s.status)
+		key := fmt.Sprintf("%s %s %d", s.Method, s.path, s.status)
 		busy := s.busy
-		r.admit = func(l face.Load) bool { return s.status != http.StatusTooManyRequests || l != busy }
+		r.Admit = func(l face.Load) bool { return s.status != http.StatusTooManyRequests || l != busy }
 		ctx, cancel := context.WithCancel(t.Context())
 		r.known.blind, r.known.building, r.known.asked = s.late, s.building, func() {}
 		if s.late || s.building {
 			r.known.asked = cancel
 		}
-		s.ctx = ctx
-		answer := r.want(s.status, s.call)
+		s.Ctx = ctx
+		answer := r.Want(s.status, s.call)
 		cancel()
 		o, found := described[key]
 		if !found {
@@ -639,7 +563,7 @@ func TestDocument(t *testing.T) {
 		}
 		delete(unreached, key)
 		var value any
-		ok(t, json.Unmarshal(answer.Body.Bytes(), &value))
+		facetest.OK(t, json.Unmarshal(answer.Body.Bytes(), &value))
 		for _, p := range d.check(o.Responses[fmt.Sprint(s.status)].Content["application/json"].Schema, value, "the answer") {
 			t.Errorf("%s: %s", key, p)
 		}
@@ -648,7 +572,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("the document has %s, which no request of this test reaches", key)
 	}
 	// The methods that an address takes are those of the document.
-	r.admit = func(face.Load) bool { return true }
+	r.Admit = func(face.Load) bool { return true }
 	for path, methods := range d.Paths {
 		allow := []string{"OPTIONS"}
 		for method := range methods {
@@ -658,11 +582,11 @@ func TestDocument(t *testing.T) {
 		}
 		slices.Sort(allow)
 		at := strings.NewReplacer("{organization}", "acme", "{registry}", "charts", "{id}", "web:1.0.0").Replace(path)
-		if got := r.want(http.StatusNoContent, call{method: "OPTIONS", path: at}).Header().Get("Allow"); got != strings.Join(allow, ", ") {
+		if got := r.Want(http.StatusNoContent, call{Method: "OPTIONS", Path: at}).Header().Get("Allow"); got != strings.Join(allow, ", ") {
 			t.Errorf("%s takes %s, and the document has %v", path, got, allow)
 		}
 		for _, method := range []string{"PUT", "PATCH", "TRACE", "PROPFIND"} {
-			r.refused(http.StatusMethodNotAllowed, call{method: method, path: at, header: map[string]string{"X-HTTP-Method-Override": "DELETE"}}, "does not take")
+			r.refused(http.StatusMethodNotAllowed, call{Method: method, Path: at, Header: map[string]string{"X-HTTP-Method-Override": "DELETE"}}, "does not take")
 		}
 	}
 }
@@ -674,12 +598,12 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 		call  func() call
 	}{
 		"list":      {"", true, func() call { return call{} }},
-		"get":       {"r", true, func() call { return call{path: "/web:1.0.0"} }},
-		"versions":  {"r", true, func() call { return call{path: "/web:1.0.0/versions"} }},
-		"downloads": {"r", true, func() call { return call{path: "/web:1.0.0/downloads"} }},
+		"get":       {"r", true, func() call { return call{Path: "/web:1.0.0"} }},
+		"versions":  {"r", true, func() call { return call{Path: "/web:1.0.0/versions"} }},
+		"downloads": {"r", true, func() call { return call{Path: "/web:1.0.0/downloads"} }},
 		"publish":   {"rw", false, func() call { return form("", archive("web", "1.0.0")) }},
-		"copy":      {"rw", false, func() call { return call{method: "POST", path: "/web:1.0.0/copy?to=stable/web"} }},
-		"delete":    {"d", false, func() call { return call{method: "DELETE", path: "/web:1.0.0"} }},
+		"copy":      {"rw", false, func() call { return call{Method: "POST", Path: "/web:1.0.0/copy?to=stable/web"} }},
+		"delete":    {"d", false, func() call { return call{Method: "DELETE", Path: "/web:1.0.0"} }},
 	}
 	grants := accesstest.Grants()
 	for _, visibility := range []wire.Visibility{wire.Private, wire.Public} {
@@ -689,8 +613,8 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 				for _, bearer := range []bool{false, true} {
 					r.publish("web", "1.0.0")
 					c := o.call()
-					c.token, c.bearer = name, bearer
-					answer := r.do(c)
+					c.Token, c.Bearer = name, bearer
+					answer := r.Do(c)
 					granted, known := grants[name]
 					want := http.StatusForbidden
 					switch {
@@ -716,17 +640,17 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 func TestNothingTellsWhatExists(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.publish("web", "1.0.0")
-	want := r.want(http.StatusUnauthorized, call{token: "none"}).Body.String()
+	want := r.Want(http.StatusUnauthorized, call{Token: "none"}).Body.String()
 	for _, path := range []string{"/web:1.0.0", "/web:2.0.0", "/x", "/web:1.0.0/versions", "/web:1.0.0/nothing", "/api/v2", "/api/v2/x", "/api/v2/packages/organizations/x/registries/y/packages", "/a%2fb", "/.."} {
 		for _, method := range []string{"GET", "POST", "DELETE", "OPTIONS", "BREW"} {
-			if got := r.want(http.StatusUnauthorized, call{method: method, path: path, token: "none"}).Body.String(); got != want {
+			if got := r.Want(http.StatusUnauthorized, call{Method: method, Path: path, Token: "none"}).Body.String(); got != want {
 				t.Errorf("%s %s is answered %s, and the list %s", method, path, got, want)
 			}
 		}
 	}
 	said := map[string]bool{}
 	for _, path := range []string{"/web:1.0.0", "/web:2.0.0", "/nothing:1.0.0", "/web:1.0.0/versions", "/nothing:1.0.0/versions", "/web:2.0.0/downloads"} {
-		body := r.want(http.StatusForbidden, call{path: path, token: "all of another chart"}).Body.String()
+		body := r.Want(http.StatusForbidden, call{Path: path, Token: "all of another chart"}).Body.String()
 		said[strings.ReplaceAll(body, "nothing", "web")] = true
 	}
 	if len(said) != 1 {
@@ -734,8 +658,8 @@ func TestNothingTellsWhatExists(t *testing.T) {
 	}
 	said = map[string]bool{}
 	for _, id := range []string{"web:1.0.0", "web:2.0.0"} {
-		said[r.want(http.StatusForbidden, call{method: "POST", path: "/" + id + "/copy?to=other", token: "all of another chart"}).Body.String()] = true
-		said[r.want(http.StatusForbidden, call{method: "DELETE", path: "/" + id, token: "read and write"}).Body.String()] = false
+		said[r.Want(http.StatusForbidden, call{Method: "POST", Path: "/" + id + "/copy?to=other", Token: "all of another chart"}).Body.String()] = true
+		said[r.Want(http.StatusForbidden, call{Method: "DELETE", Path: "/" + id, Token: "read and write"}).Body.String()] = false
 	}
 	if len(said) != 2 {
 		t.Errorf("the refusals differ: %v", said)
@@ -754,18 +678,18 @@ func TestHostilePaths(t *testing.T) {
 			if _, err := url.Parse(path); err != nil {
 				continue // net/http refuses it.
 			}
-			answer := r.do(call{method: method, path: path})
+			answer := r.Do(call{Method: method, Path: path})
 			if answer.Code != http.StatusBadRequest && answer.Code != http.StatusNotFound {
 				t.Errorf("%s: %d %s", target, answer.Code, answer.Body)
 			}
 		}
 	}
 	for _, path := range []string{"/api/v2//openapi.json", "/api/v2/./openapi.json", "/api/v2/packages/../openapi.json", "/api/v2/openapi.json/", "/api/v2%2fopenapi.json"} {
-		if answer := r.do(call{path: path}); answer.Code != http.StatusBadRequest && answer.Code != http.StatusNotFound {
+		if answer := r.Do(call{Path: path}); answer.Code != http.StatusBadRequest && answer.Code != http.StatusNotFound {
 			t.Errorf("%s: %d", path, answer.Code)
 		}
 	}
-	r.want(http.StatusOK, call{path: "/web:1.0.0"})
+	r.Want(http.StatusOK, call{Path: "/web:1.0.0"})
 }
 
 var secrets = regexp.MustCompile(`cr[ts]_\w{9,}|eyJ`)
@@ -773,9 +697,9 @@ var secrets = regexp.MustCompile(`cr[ts]_\w{9,}|eyJ`)
 func TestAnswersHoldNoSecret(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	for name := range accesstest.Grants() {
-		for _, c := range []call{{}, {path: "/web:1.0.0"}, {path: "/api/v2/openapi.json"}} {
-			c.token = name
-			if answer := r.do(c); secrets.MatchString(answer.Body.String()) || secrets.MatchString(fmt.Sprint(answer.Header())) {
+		for _, c := range []call{{}, {Path: "/web:1.0.0"}, {Path: "/api/v2/openapi.json"}} {
+			c.Token = name
+			if answer := r.Do(c); secrets.MatchString(answer.Body.String()) || secrets.MatchString(fmt.Sprint(answer.Header())) {
 				t.Errorf("with %q: %s", name, answer.Body)
 			}
 		}

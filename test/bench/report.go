@@ -122,7 +122,8 @@ Our server runs with its default flags: private, every request with a token, its
 ceilings ask nobody who they are, unless the table says otherwise. The memory ceiling (test/bench/ceiling/memory) is a
 net/http server of fewer than 60 lines: one look into a map, three headers, one Write. The durable ceiling
 (test/bench/ceiling/durable) does for each chart four times: create, write, SHA-256, fsync, rename, fsync of the
-directory. Where the disk is not what is measured, all stores are in memory (tmpfs). Charts are real ones, of 50 KB of
+directory. The file server (test/bench/ceiling/files) is that of net/http, with the bytes that our server makes for an
+index or a page as a file. Where the disk is not what is measured, all stores are in memory (tmpfs). Charts are real ones, of 50 KB of
 random bytes, with a configuration of 4 KB, each with content of its own; a push is the ten requests of helm, a pull its
 three.
 `

@@ -23,6 +23,7 @@ const (
 	ours         = "chartroom"
 	memory       = "memory ceiling"
 	durable      = "durable ceiling"
+	files        = "file server"
 	distribution = "distribution"
 	crane        = "go-containerregistry"
 )
@@ -43,34 +44,40 @@ type server struct {
 	ended chan struct{}
 }
 
-func (b *bench) build(ctx context.Context, binary string) error {
-	b.programs = map[string]string{ours: binary}
-	for name, pkg := range map[string]string{
-		ours: "./cmd/chartroom", memory: "./test/bench/ceiling/memory", durable: "./test/bench/ceiling/durable",
-	} {
-		if b.programs[name] != "" {
-			continue
+// packages are what the programs of servers are built from, and tools those that hack/tool builds.
+var (
+	packages = map[string]string{
+		ours: "./cmd/chartroom", memory: "./test/bench/ceiling/memory", durable: "./test/bench/ceiling/durable", files: "./test/bench/ceiling/files",
+	}
+	tools = map[string]string{distribution: "distribution", crane: "crane"}
+)
+
+// program is the path of a server's program, which is built when it is first asked for.
+func (b *bench) program(ctx context.Context, name string) (string, error) {
+	if b.programs[name] != "" {
+		return b.programs[name], nil
+	}
+	var path string
+	if tool := tools[name]; tool != "" {
+		build := exec.CommandContext(ctx, "hack/tool", tool) // #nosec G204 -- the tools are those above.
+		build.Stderr = os.Stderr
+		out, err := build.Output()
+		if err != nil {
+			return "", fmt.Errorf("building %s: %w", tool, err)
 		}
-		path := filepath.Join(b.memory, filepath.Base(pkg))
+		path = strings.TrimSpace(string(out))
+	} else {
+		path = filepath.Join(b.memory, filepath.Base(packages[name]))
 		// #nosec G204 -- the packages are those above.
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, pkg)
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, packages[name])
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
-			return fmt.Errorf("building %s: %w", pkg, err)
+			return "", fmt.Errorf("building %s: %w", packages[name], err)
 		}
-		b.programs[name] = path
 	}
-	for name, tool := range map[string]string{distribution: "distribution", crane: "crane"} {
-		build := exec.CommandContext(ctx, "hack/tool", tool) // #nosec G204 -- the tools are those above.
-		build.Stderr = os.Stderr
-		path, err := build.Output()
-		if err != nil {
-			return fmt.Errorf("building %s: %w", tool, err)
-		}
-		b.programs[name] = strings.TrimSpace(string(path))
-	}
-	return nil
+	b.programs[name] = path
+	return path, nil
 }
 
 // start starts a server whose content is in dir, and waits until it answers. more are further arguments.
@@ -81,7 +88,7 @@ func (b *bench) start(ctx context.Context, name, dir string, more ...string) (*s
 			return append([]string{"serve", "--dir", dir, "--listen", address}, more...), nil
 		case memory:
 			return append([]string{"-listen", address}, more...), nil
-		case durable:
+		case durable, files:
 			return []string{"-listen", address, "-dir", dir}, nil
 		case crane:
 			return []string{"registry", "serve", "--address", address, "--disk", dir}, os.MkdirAll(dir, 0o700)
@@ -116,8 +123,12 @@ func (b *bench) launch(ctx context.Context, name, dir string, arguments func(add
 }
 
 func (b *bench) launchAt(ctx context.Context, name, dir, address string, arguments []string) (*server, error) {
+	program, err := b.program(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	s := &server{name: name, dir: dir, Target: load.Target{Address: address}, ended: make(chan struct{})}
-	s.process = exec.CommandContext(ctx, b.programs[name], arguments...) // #nosec G204 -- our own programs.
+	s.process = exec.CommandContext(ctx, program, arguments...) // #nosec G204 -- our own programs.
 	s.process.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	log, err := os.Create(dir + ".log")
 	if err != nil {

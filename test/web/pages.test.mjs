@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 
 const require = createRequire(process.env.MODULES);
 const { chromium } = require("playwright-core");
-const axe = require.resolve("axe-core/axe.min.js");
+const axe = await readFile(require.resolve("axe-core/axe.min.js"), "utf8");
 const sites = JSON.parse(process.env.SITES);
 const desktop = { width: 1280, height: 860 }, phone = { width: 375, height: 760 };
 
@@ -56,10 +56,27 @@ const standards = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best
 // accessible judges a page by standards, or by rules of axe.
 async function accessible(page, where, runOnly = standards) {
   // Evaluated by the browser's debugger, which the policy of the page does not concern.
-  await page.evaluate(await readFile(axe, "utf8"));
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe);
   const { violations } = await page.evaluate((runOnly) => window.axe.run(document, { runOnly, resultTypes: ["violations"] }), runOnly);
   const serious = violations.filter((v) => ["serious", "critical"].includes(v.impact));
   assert.deepEqual(serious.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.html.slice(0, 200)).join(" | ")}`), [], where);
+}
+
+// eachPage judges the pages of a site in two tabs at once: another context for each page would take longer than the page.
+function eachPage(name, site, paths, judge) {
+  describe(name, { concurrency: true }, () => {
+    for (const tab of [0, 1]) {
+      test(`tab ${tab}`, async () => {
+        const { context, page, problems } = await open(site);
+        for (const path of paths.filter((_, i) => i % 2 === tab)) {
+          await page.goto(site + path);
+          await judge(page, path);
+          await sound(page, problems, path);
+        }
+        await context.close();
+      });
+    }
+  });
 }
 
 function nameOf(path) {
@@ -75,26 +92,26 @@ async function signIn(page, token) {
   await page.getByRole("button", { name: "Sign in" }).click();
 }
 
-for (const colorScheme of ["light", "dark"]) {
-  for (const [size, viewport] of Object.entries({ desktop, phone })) {
-    // What the dark theme changes is seen on a wide screen, and what a narrow one does in the light theme.
-    const skip = colorScheme === "dark" && size === "phone" && !sites.Screenshots;
-    test(`every page, ${colorScheme}, ${size}`, { skip }, async () => {
-      const { context, page, problems } = await open(sites.Public, { colorScheme, viewport });
-      for (const path of sites.Pages) {
-        await page.goto(sites.Public + path);
-        assert.equal(await page.locator("h1").count(), 1, path);
-        // What the themes and widths change is judged in each; all else once.
-        await accessible(page, path, colorScheme === "light" && size === "desktop" ? standards : ["color-contrast", "target-size", "scrollable-region-focusable"]);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        assert.ok(overflow <= 0, `${path} is ${overflow} pixels too wide`);
-        await sound(page, problems, path);
-        await shoot(page, `${nameOf(path)}-${colorScheme}-${size}`);
-      }
-      await context.close();
-    });
+// looks are how a page is looked at. What the themes and widths change is judged in each, and all else in the first. What the
+// dark theme changes is seen on a wide screen, and what a narrow one does in the light theme.
+const looks = [
+  { name: "light-desktop", colorScheme: "light", viewport: desktop, rules: standards },
+  { name: "dark-desktop", colorScheme: "dark", viewport: desktop },
+  { name: "light-phone", colorScheme: "light", viewport: phone },
+  { name: "dark-phone", colorScheme: "dark", viewport: phone, skip: !sites.Screenshots },
+].filter((look) => !look.skip);
+
+eachPage("every page", sites.Public, sites.Pages, async (page, path) => {
+  assert.equal(await page.locator("h1").count(), 1, path);
+  for (const { name, colorScheme, viewport, rules = ["color-contrast", "target-size", "scrollable-region-focusable"] } of looks) {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(viewport);
+    await accessible(page, `${path}, ${name}`, rules);
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    assert.ok(overflow <= 0, `${path}, ${name}: ${overflow} pixels too wide`);
+    await shoot(page, `${nameOf(path)}-${name}`);
   }
-}
+});
 
 test("signing in and out", async () => {
   const { context, page, problems } = await open(sites.Private);
@@ -135,24 +152,25 @@ test("a token for one chart sees one chart", async () => {
 });
 
 test("who may push everything sees who has access", async () => {
+  const { context, page, problems } = await open(sites.Private);
+  await page.goto(sites.Private + "/acme/charts/access");
+  await signIn(page, sites.Writer);
+  await page.waitForURL("**/access");
+  assert.ok((await page.content()).includes(sites.Writer.slice(0, 12)));
+  assert.ok(!(await page.content()).includes(sites.Writer.slice(13, 40)));
+  await page.getByLabel("The claims of a token").fill('{"iss": "https://ci.example", "repository": "acme/web", "ref": "refs/heads/x"}');
+  await page.getByRole("button", { name: "Try", exact: true }).click();
+  await page.getByText("claims.ref").waitFor();
+  await page.getByLabel("The claims of a token").fill('{"iss": "https://ci.example", "repository": "acme/web", "ref": "refs/heads/main"}');
+  await page.getByRole("button", { name: "Try", exact: true }).click();
+  await page.getByText("Admitted", { exact: true }).waitFor();
   for (const colorScheme of ["light", "dark"]) {
-    const { context, page, problems } = await open(sites.Private, { colorScheme });
-    await page.goto(sites.Private + "/acme/charts/access");
-    await signIn(page, sites.Writer);
-    await page.waitForURL("**/access");
-    assert.ok((await page.content()).includes(sites.Writer.slice(0, 12)));
-    assert.ok(!(await page.content()).includes(sites.Writer.slice(13, 40)));
-    await page.getByLabel("The claims of a token").fill('{"iss": "https://ci.example", "repository": "acme/web", "ref": "refs/heads/x"}');
-    await page.getByRole("button", { name: "Try", exact: true }).click();
-    await page.getByText("claims.ref").waitFor();
-    await page.getByLabel("The claims of a token").fill('{"iss": "https://ci.example", "repository": "acme/web", "ref": "refs/heads/main"}');
-    await page.getByRole("button", { name: "Try", exact: true }).click();
-    await page.getByText("Admitted", { exact: true }).waitFor();
-    await accessible(page, "access");
-    await sound(page, problems, "access");
+    await page.emulateMedia({ colorScheme });
+    await accessible(page, `access, ${colorScheme}`);
     await shoot(page, `access-${colorScheme}`);
-    await context.close();
   }
+  await sound(page, problems, "access");
+  await context.close();
 });
 
 test("a temporary token pushes, and is shown once", async () => {
@@ -333,20 +351,12 @@ test("without scripts", async () => {
   await context.close();
 });
 
-test("nothing that strangers wrote runs", async () => {
-  const { context, page, problems } = await open(sites.Hostile);
-  for (const path of sites.HostilePages) {
-    await page.goto(sites.Hostile + path);
-    // All that could be run by a hand, as well.
-    for (const link of await page.locator("main a").all()) {
-      const href = await link.getAttribute("href");
-      assert.ok(/^(https?:\/\/|mailto:|\/|\?|#)/.test(href ?? "") && !href.startsWith("//"), `${path} has a link to ${href}`);
-    }
-    await page.mouse.move(400, 400);
-    assert.equal(await page.evaluate(() => window.__xss), undefined, path);
-    assert.equal(await page.locator("main img, main script, main iframe, main form[action^='http'], main [onerror], main [onload], main [style]").count(), 0, path);
-    assert.equal(await page.evaluate(() => window.location.pathname.startsWith("/")), true);
-    await sound(page, problems, path);
+eachPage("nothing that strangers wrote runs", sites.Hostile, sites.HostilePages, async (page, path) => {
+  // All that could be run by a hand, as well.
+  for (const href of await page.locator("main a").evaluateAll((all) => all.map((a) => a.getAttribute("href")))) {
+    assert.ok(/^(https?:\/\/|mailto:|\/|\?|#)/.test(href ?? "") && !href.startsWith("//"), `${path} has a link to ${href}`);
   }
-  await context.close();
+  await page.mouse.move(400, 400);
+  assert.equal(await page.evaluate(() => window.__xss), undefined, path);
+  assert.equal(await page.locator("main img, main script, main iframe, main form[action^='http'], main [onerror], main [onload], main [style]").count(), 0, path);
 });

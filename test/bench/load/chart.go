@@ -78,23 +78,30 @@ func (m *Maker) Make(folder, name, version string, payload, description int) (Ch
 	for i := range words {
 		words[i] = 'a' + byte(m.random.Uint64()%26)
 	}
-	data := metadata{APIVersion: "v2", Name: name, Version: version, Description: string(words)}
+	random := make([]byte, payload)
+	_, _ = m.random.Read(random)
+	return m.assemble(folder, metadata{APIVersion: "v2", Name: name, Version: version, Description: string(words)},
+		file{"values.yaml", []byte("replicas: 1\n")}, file{"files/payload", random})
+}
+
+// Documented makes the chart name in the folder with a README and values for people.
+func (m *Maker) Documented(folder, name, version, readme, values string) (Chart, error) {
+	return m.assemble(folder, metadata{APIVersion: "v2", Name: name, Version: version, Description: "A chart with much to read"},
+		file{"README.md", []byte(readme)}, file{"values.yaml", []byte(values)})
+}
+
+// assemble makes a chart with these files beside its Chart.yaml.
+func (m *Maker) assemble(folder string, data metadata, files ...file) (Chart, error) {
 	config, err := json.Marshal(data)
 	if err != nil {
 		return Chart{}, err
 	}
-	random := make([]byte, payload)
-	_, _ = m.random.Read(random)
-	chartYAML := fmt.Sprintf("apiVersion: v2\nname: %s\nversion: %s\ndescription: %s\n", name, version, words)
-	layer, err := m.pack([]file{
-		{name + "/Chart.yaml", []byte(chartYAML)},
-		{name + "/values.yaml", []byte("replicas: 1\n")},
-		{name + "/files/payload", random},
-	})
+	chartYAML := fmt.Sprintf("apiVersion: v2\nname: %s\nversion: %s\ndescription: %s\n", data.Name, data.Version, data.Description)
+	layer, err := m.pack(data.Name+"/", append([]file{{"Chart.yaml", []byte(chartYAML)}}, files...))
 	if err != nil {
 		return Chart{}, err
 	}
-	c := Chart{Repository: folder + name, Tag: version, Config: blob(config), Layer: blob(layer)}
+	c := Chart{Repository: folder + data.Name, Tag: data.Version, Config: blob(config), Layer: blob(layer)}
 	content, err := json.Marshal(manifest{
 		SchemaVersion: 2,
 		Config:        descriptor{configType, c.Config.Digest, len(config)},
@@ -102,8 +109,8 @@ func (m *Maker) Make(folder, name, version string, payload, description int) (Ch
 		Annotations: map[string]string{
 			"org.opencontainers.image.created":     m.made.Format(time.RFC3339),
 			"org.opencontainers.image.description": "A chart of the benchmarks",
-			"org.opencontainers.image.title":       name,
-			"org.opencontainers.image.version":     version,
+			"org.opencontainers.image.title":       data.Name,
+			"org.opencontainers.image.version":     data.Version,
 		},
 	})
 	c.Manifest = blob(content)
@@ -115,12 +122,13 @@ type file struct {
 	content []byte
 }
 
-func (m *Maker) pack(files []file) ([]byte, error) {
+// pack makes an archive of files in a folder ("name/").
+func (m *Maker) pack(folder string, files []file) ([]byte, error) {
 	var packed bytes.Buffer
 	m.archive.Reset(&packed)
 	archive := tar.NewWriter(m.archive)
 	for _, f := range files {
-		header := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.content)), ModTime: m.made}
+		header := &tar.Header{Typeflag: tar.TypeReg, Name: folder + f.name, Mode: 0o644, Size: int64(len(f.content)), ModTime: m.made}
 		if err := archive.WriteHeader(header); err != nil {
 			return nil, err
 		}

@@ -49,6 +49,8 @@ type Answer struct {
 	Status int
 	// Location is the path and query of the header.
 	Location string
+	// First is when the first line had come.
+	First time.Time
 	// Length of the body in bytes.
 	Length int64
 }
@@ -153,6 +155,7 @@ func (c *Conn) receive(isHead bool, want int) (Answer, error) {
 	if err != nil {
 		return a, err
 	}
+	a.First = time.Now()
 	if len(line) < 12 || !bytes.HasPrefix(line, []byte("HTTP/1.1 ")) {
 		return a, errForm
 	}
