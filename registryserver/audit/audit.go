@@ -34,6 +34,8 @@ const (
 	Delete Action = "delete"
 	// Exchange turns a token into that of a session.
 	Exchange Action = "exchange"
+	// Notify has a receiver told of an event because somebody asks for it.
+	Notify Action = "notify"
 	// Access puts another access snapshot in force.
 	Access Action = "access"
 	// Other is what the server has no name for.
@@ -72,8 +74,8 @@ type Observation struct {
 	// Route is the pattern of the address, from a small fixed set.
 	Route  string
 	Action Action
-	// Chart is the repository's name behind organization and registry, and Reference the tag or digest in the address. They
-	// are as the client sent them, who may be anybody.
+	// Chart is the repository's name behind organization and registry, and Reference the tag or digest in the address; of
+	// Notify the receiver, or receiver/event. They are as the client sent them, who may be anybody.
 	Chart, Reference string
 	// Stored is the digest of what was stored, where the address does not say it.
 	Stored string

@@ -63,11 +63,12 @@ async function accessible(page, where, runOnly = standards) {
 }
 
 // eachPage judges the pages of a site in two tabs at once: another context for each page would take longer than the page.
-function eachPage(name, site, paths, judge) {
+function eachPage(name, site, paths, judge, enter = async () => {}) {
   describe(name, { concurrency: true }, () => {
     for (const tab of [0, 1]) {
       test(`tab ${tab}`, async () => {
         const { context, page, problems } = await open(site);
+        await enter(page);
         for (const path of paths.filter((_, i) => i % 2 === tab)) {
           await page.goto(site + path);
           await judge(page, path);
@@ -101,7 +102,7 @@ const looks = [
   { name: "dark-phone", colorScheme: "dark", viewport: phone, skip: !sites.Screenshots },
 ].filter((look) => !look.skip);
 
-eachPage("every page", sites.Public, sites.Pages, async (page, path) => {
+async function inEachLook(page, path) {
   assert.equal(await page.locator("h1").count(), 1, path);
   for (const { name, colorScheme, viewport, rules = ["color-contrast", "target-size", "scrollable-region-focusable"] } of looks) {
     await page.emulateMedia({ colorScheme });
@@ -111,7 +112,9 @@ eachPage("every page", sites.Public, sites.Pages, async (page, path) => {
     assert.ok(overflow <= 0, `${path}, ${name}: ${overflow} pixels too wide`);
     await shoot(page, `${nameOf(path)}-${name}`);
   }
-});
+}
+
+eachPage("every page", sites.Public, sites.Pages, inEachLook);
 
 test("signing in and out", async () => {
   const { context, page, problems } = await open(sites.Private);
@@ -145,7 +148,7 @@ test("a token for one chart sees one chart", async () => {
   await signIn(page, sites.Confined);
   await page.getByRole("link", { name: "redis" }).waitFor();
   assert.equal(await page.locator("#charts tbody tr").count(), 1);
-  for (const path of ["/acme/charts/charts/web/1.4.2", "/acme/charts/charts/none/1.4.2", "/acme/charts/access"]) {
+  for (const path of ["/acme/charts/charts/web/1.4.2", "/acme/charts/charts/none/1.4.2", "/acme/charts/access", "/acme/charts/settings", "/acme/charts/activity"]) {
     assert.equal((await page.goto(sites.Private + path)).status(), 404, path);
   }
   await context.close();
@@ -172,6 +175,64 @@ test("who may push everything sees who has access", async () => {
   await sound(page, problems, "access");
   await context.close();
 });
+
+// entered signs in, and waits for a text of the page behind.
+const entered = (address, token, behind, text) => async (page) => {
+  await page.goto(address);
+  await signIn(page, token);
+  await page.waitForURL(behind);
+  await page.getByText(text).first().waitFor();
+};
+
+eachPage("what those see who may push everything", sites.Watched, ["settings", "activity", "publish"].map((p) => "/acme/charts/" + p), inEachLook,
+  entered(sites.Watched + "/acme/charts/settings", sites.Watcher, "**/settings", "kubectl edit hreg charts -n team-a"));
+
+// until loads a page until something is on it.
+async function until(page, locator, what) {
+  for (let tries = 0; (await locator().count()) === 0; tries++) {
+    assert.ok(tries < 300, what);
+    await page.waitForTimeout(100);
+    await page.reload();
+  }
+}
+
+for (const javaScriptEnabled of [true, false]) {
+  test(`pinging and delivering again, with scripts: ${javaScriptEnabled}`, async () => {
+    const { context, page, problems } = await open(sites.Watched, { javaScriptEnabled });
+    await page.goto(sites.Watched + "/acme/charts/activity");
+    await signIn(page, sites.Watcher);
+    await page.waitForURL("**/activity");
+    await page.locator("#changes tbody tr", { hasText: "stable/web 1.5.1" }).getByText("Copied").waitFor();
+    await page.locator("#changes tbody tr", { hasText: "web 1.5.0" }).getByText("Deleted").waitFor();
+    const of = (receiver) => page.locator(`#receiver-${receiver}`);
+    await until(page, () => of("argocd").getByText("In order"), "Argo CD is not told");
+    await until(page, () => of("old-ci").getByText("Gone", { exact: true }), "one that is gone is not seen to be");
+    await until(page, () => of("chat").getByText("Failing since"), "one that fails is not seen to");
+    const row = () => of("argocd").locator("tbody tr", { hasText: "stable/web" });
+    await until(page, row, "the copy is not told");
+    await of("argocd").getByRole("button", { name: "Ping argocd" }).click();
+    await page.waitForURL("**asked=ping**");
+    await of("argocd").getByText("A ping was asked for").waitFor();
+    assert.equal(await page.locator(".done").count(), 1);
+    if (javaScriptEnabled) {
+      await accessible(page, "a ping");
+      await sound(page, problems, "a ping");
+    }
+    // Loading the page again asks for nothing.
+    await until(page, () => of("argocd").locator("tbody tr:first-child", { hasText: "Ping" }).getByText("Delivered"), "the ping is not delivered");
+    await row().first().getByRole("button", { name: /^Redeliver to argocd: Copied stable\/web 1.5.1/ }).click();
+    await page.waitForURL("**asked=redeliver**");
+    await of("argocd").getByText("asked for once more").waitFor();
+    await until(page, () => of("argocd").locator("tbody tr:first-child", { hasText: "stable/web" }), "the event is not delivered again");
+    await of("argocd").getByRole("link", { name: "look again" }).click();
+    await page.waitForURL("**/activity#receiver-argocd");
+    assert.equal(await page.locator(".done").count(), 0);
+    // An event that is delivered by hand is not tried again.
+    await of("chat").getByRole("button", { name: "Ping chat" }).click();
+    await until(page, () => of("chat").locator("tbody tr", { hasText: "Ping" }).getByText("Given up"), "the ping is not given up");
+    await context.close();
+  });
+}
 
 test("a temporary token pushes, and is shown once", async () => {
   const { context, page, problems } = await open(sites.Private);
@@ -359,4 +420,4 @@ eachPage("nothing that strangers wrote runs", sites.Hostile, sites.HostilePages,
   await page.mouse.move(400, 400);
   assert.equal(await page.evaluate(() => window.__xss), undefined, path);
   assert.equal(await page.locator("main img, main script, main iframe, main form[action^='http'], main [onerror], main [onload], main [style]").count(), 0, path);
-});
+}, entered(sites.Hostile + "/-/sign-in", sites.HostileWriter, "**/acme/charts", "Releases"));
