@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -83,6 +84,9 @@ type memory struct {
 	// newest and inForce are as in ledger.State.
 	newest, inForce *ledger.Snapshot
 	document        []byte
+	// told are the conditions that pods are told, and toldAt is when they were taken.
+	told   []metav1.Condition
+	toldAt time.Time
 	// since is when a change was seen that is not confirmed yet; zero when there is none.
 	since time.Time
 	// narrowed says that the change takes something away.
@@ -140,6 +144,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	c := compile(registry, inputs)
 	c.addPolicies(registry, federated, cluster)
+	untold := m.tell(registry.Status.Conditions, now)
 	taken, err := r.settle(ctx, registry, m, c, now)
 	if err != nil {
 		r.tellFailure(key, err)
@@ -155,7 +160,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		m.since, m.narrowed = time.Time{}, false
 	}
 	r.Ledger.Set(key, state)
-	return reconcile.Result{RequeueAfter: m.pause(state, c.next, r.Now())}, fenceErr
+	pause := m.pause(state, c.next, r.Now())
+	if untold > 0 && (pause == 0 || untold < pause) {
+		pause = untold
+	}
+	return reconcile.Result{RequeueAfter: pause}, fenceErr
 }
 
 // recall returns what is known of a registry.

@@ -155,7 +155,7 @@ func (r *Reconciler) gatherPolicies(ctx context.Context, registry *v1alpha1.Helm
 	if issuer, known := r.Cluster.Issuer(); known {
 		return inputs, &issuer, nil
 	}
-	before, err := fetchFloor(ctx, r.Owned, registry, client.ObjectKey{Namespace: registry.Namespace, Name: desired.AccessName(registry)})
+	before, err := fetchFloor(ctx, r.Owned, registry, nil, client.ObjectKey{Namespace: registry.Namespace, Name: desired.AccessName(registry)})
 	return inputs, before.access.Kubernetes, err
 }
 

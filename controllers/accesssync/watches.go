@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -31,7 +32,7 @@ import (
 func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(manager).
 		Named("accesssync").
-		For(&v1alpha1.HelmRegistry{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
+		For(&v1alpha1.HelmRegistry{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, conditionsChanged()))).
 		Watches(&v1alpha1.RegistryToken{}, handler.EnqueueRequestsFromMapFunc(r.registriesOfToken), builder.WithPredicates(tokenChanged())).
 		Watches(&v1alpha1.OIDCPolicy{}, handler.EnqueueRequestsFromMapFunc(r.registriesOfPolicy), builder.WithPredicates(policyChanged())).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.registriesOfAuthorities)).
@@ -93,6 +94,14 @@ func (r *Reconciler) registriesThatSelect(ctx context.Context, _ client.Object) 
 	return r.registries(ctx, func(registry *v1alpha1.HelmRegistry) bool {
 		return registry.Spec.AllowedNamespaces.AllowedFrom() == v1alpha1.NamespacesSelector
 	})
+}
+
+// conditionsChanged lets pass what pods are told of a registry's status.
+func conditionsChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld.(*v1alpha1.HelmRegistry), e.ObjectNew.(*v1alpha1.HelmRegistry)
+		return !equality.Semantic.DeepEqual(before.Status.Conditions, after.Status.Conditions)
+	}}
 }
 
 // tokenChanged lets pass the changes of a token that a snapshot depends on; conditions are written for each snapshot and

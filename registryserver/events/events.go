@@ -10,6 +10,8 @@
 // "events/queue/<receiver>/<chart>/<id>", and delivers it from there: in order for each chart, at least once, each receiver
 // for itself. What could not be delivered for a day is put aside, below "events/dead/<receiver>/". What became of the last
 // deliveries is in "events/receivers/<receiver>.json".
+//
+// Beside that a History keeps the last changes for people to look at, whoever is told of them, in "events/history.json".
 package events
 
 import (
@@ -297,33 +299,43 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), maxTextBytes)], "")
 }
 
-// read reads a small document. Errors: bucket.ErrNotFound, errDamaged, bucket.ErrUnavailable.
 func (n *Notifier) read(ctx context.Context, key string, limit int64, into any) error {
-	r, info, err := n.o.Bucket.Get(ctx, key, nil)
+	_, err := readDocument(ctx, n.o.Bucket, key, limit, into)
+	return err
+}
+
+// readDocument reads a small document, and returns its ETag, also of one that is damaged. Errors: bucket.ErrNotFound,
+// errDamaged, bucket.ErrUnavailable.
+func readDocument(ctx context.Context, b bucket.Bucket, key string, limit int64, into any) (etag string, err error) {
+	r, info, err := b.Get(ctx, key, nil)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", key, err)
+		return "", fmt.Errorf("read %s: %w", key, err)
 	}
 	defer r.Close()
 	if info.Size > limit {
-		return fmt.Errorf("%s: %w: it has %d bytes", key, errDamaged, info.Size)
+		return info.ETag, fmt.Errorf("%s: %w: it has %d bytes", key, errDamaged, info.Size)
 	}
 	content, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return fmt.Errorf("read %s: %w: %w", key, bucket.ErrUnavailable, err)
+		return "", fmt.Errorf("read %s: %w: %w", key, bucket.ErrUnavailable, err)
 	}
 	if err := json.Unmarshal(content, into); err != nil {
-		return fmt.Errorf("%s: %w: %w", key, errDamaged, err)
+		return info.ETag, fmt.Errorf("%s: %w: %w", key, errDamaged, err)
 	}
-	return nil
+	return info.ETag, nil
 }
 
 // errDamaged says that an object is not what was written there.
 var errDamaged = errors.New("it is damaged")
 
 func (n *Notifier) write(ctx context.Context, key string, document any, c bucket.Condition) error {
+	return writeDocument(ctx, n.o.Bucket, key, document, c)
+}
+
+func writeDocument(ctx context.Context, b bucket.Bucket, key string, document any, c bucket.Condition) error {
 	content, err := json.Marshal(document)
 	if err == nil {
-		_, err = n.o.Bucket.Put(ctx, key, bytes.NewReader(content), int64(len(content)), c)
+		_, err = b.Put(ctx, key, bytes.NewReader(content), int64(len(content)), c)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
@@ -399,4 +411,24 @@ func change(c repository.Change) receivers.Event {
 		return receivers.PackageCopied
 	}
 	return receivers.PackageCreated
+}
+
+// eventOf is the event that tells of a change.
+func eventOf(ctx context.Context, id string, now time.Time, c repository.Change, actor func(context.Context) string) Event {
+	by := c.By
+	if by == "" {
+		by = actor(ctx)
+	}
+	e := Event{
+		ID: id, Type: change(c), Time: now.UTC(),
+		Chart: c.Repository, Tag: c.Tag, Version: versionOf(c.Tag), Digest: c.Digest, MediaType: clip(c.MediaType), Size: c.Size,
+		CopiedFrom: clip(c.CopiedFrom), By: clip(by),
+	}
+	switch e.Type {
+	case receivers.PackageDeleted:
+		e.Digest = c.Before
+	case receivers.TagMoved:
+		e.Before = c.Before
+	}
+	return e
 }

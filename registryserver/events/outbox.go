@@ -50,21 +50,7 @@ func (n *Notifier) Record(ctx context.Context, c repository.Change) (mark string
 		n.dropped("", "an event is not told, because too many wait to be told: is there a server that delivers?", "waiting", waiting)
 		return "", func(bool) {}, nil
 	}
-	by := c.By
-	if by == "" {
-		by = n.o.Actor(ctx)
-	}
-	e := Event{
-		ID: n.ids.after(c.BeforeMark), Type: change(c), Time: n.o.Now().UTC(),
-		Chart: c.Repository, Tag: c.Tag, Version: versionOf(c.Tag), Digest: c.Digest, MediaType: clip(c.MediaType), Size: c.Size,
-		CopiedFrom: clip(c.CopiedFrom), By: clip(by),
-	}
-	switch e.Type {
-	case receivers.PackageDeleted:
-		e.Digest = c.Before
-	case receivers.TagMoved:
-		e.Before = c.Before
-	}
+	e := eventOf(ctx, n.ids.after(c.BeforeMark), n.o.Now(), c, n.o.Actor)
 	key := outboxKey(e.Chart, e.ID, c.BeforeMark)
 	if err := n.write(ctx, key, intent{Event: e, Replaces: identity(c.BeforeMark, string(c.Before))}, bucket.Condition{Absent: true}); err != nil {
 		return "", nil, err

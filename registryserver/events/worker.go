@@ -76,6 +76,8 @@ type Delivery struct {
 // State is what is known of a receiver.
 type State struct {
 	Name string `json:"name"`
+	// Receiver is its configuration. It is not kept.
+	Receiver receivers.Receiver `json:"-"`
 	// Disabled says that its configuration does, and Gone that it has said, with the status 410, that it wants nothing more;
 	// until its configuration changes it is told nothing but what was asked for by hand.
 	Disabled bool `json:"disabled,omitempty"`
@@ -83,8 +85,11 @@ type State struct {
 	// Pending are the events that wait for it, and Dead those that were given up.
 	Pending int64 `json:"pending"`
 	Dead    int64 `json:"dead"`
-	// Problem is what is wrong, in one sentence; empty when the last delivery succeeded.
-	Problem string `json:"problem,omitempty"`
+	// Problem is what is wrong, in one sentence; empty when the last delivery succeeded. FailingSince is when it began, and
+	// Next when the receiver is tried again; both are zero where nothing is wrong, and Next where that is at once.
+	Problem      string    `json:"problem,omitempty"`
+	FailingSince time.Time `json:"failingSince,omitzero"`
+	Next         time.Time `json:"next,omitzero"`
 	// Deliveries are the last ones, the youngest first; of each event the last attempt.
 	Deliveries []Delivery `json:"deliveries,omitempty"`
 }
@@ -206,7 +211,7 @@ func (w *worker) read(ctx context.Context) (kept, error) {
 	if k.GoneAs != w.r.Fingerprint() {
 		k.GoneAs, k.State.Gone = "", false
 	}
-	k.State.Name, k.State.Disabled = w.r.Name, w.r.Disabled
+	k.State.Name, k.State.Receiver, k.State.Disabled = w.r.Name, w.r, w.r.Disabled
 	return k, err
 }
 
@@ -542,18 +547,28 @@ func (w *worker) note(chart string, q queued, d Delivery) {
 	defer w.mu.Unlock()
 	before := w.kept.State.Problem
 	s := &w.kept.State
+	defer func() {
+		s.Next = w.failures[chart].until
+		if w.until.After(s.Next) {
+			s.Next = w.until
+		}
+	}()
 	s.Deliveries = slices.DeleteFunc(s.Deliveries, func(other Delivery) bool { return other.Event.ID == d.Event.ID })
 	s.Deliveries = slices.Insert(s.Deliveries, 0, d)
 	s.Deliveries = s.Deliveries[:min(len(s.Deliveries), keptDeliveries)]
 	s.Problem, w.changed = d.Problem, true
-	switch {
-	case d.Outcome == Delivered:
-		w.inARow, w.until = 0, time.Time{}
+	if d.Outcome == Delivered {
+		w.inARow, w.until, s.FailingSince = 0, time.Time{}, time.Time{}
 		delete(w.failures, chart)
 		if before != "" {
 			w.n.o.Log.Info("a receiver is told of events again", "receiver", w.r.Name)
 		}
 		return
+	}
+	if s.FailingSince.IsZero() {
+		s.FailingSince = d.At
+	}
+	switch {
 	case d.gone() && !q.Asked:
 		s.Gone, w.kept.GoneAs = true, w.r.Fingerprint()
 		w.n.o.Log.Warn("a receiver has said that it is gone, and is told nothing more until its configuration changes", "receiver", w.r.Name)

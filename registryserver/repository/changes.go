@@ -62,6 +62,27 @@ func (r *Repository) Standing(ctx context.Context, tag string) (d digest.Digest,
 // recorded reports whether changes of a tag are told before they are made.
 func (s *Store) recorded(tag string) bool { return s.o.Record != nil && !ExemptTag(tag) }
 
+// changed tells of a change that was made.
+func (s *Store) changed(ctx context.Context, c Change) {
+	if s.o.Changed != nil && !ExemptTag(c.Tag) {
+		s.o.Changed(ctx, c)
+	}
+}
+
+// pushOf is the change that a push of a tag makes, from what it has stood for before.
+func (r *Repository) pushOf(ctx context.Context, m Manifest, tag, by string, stands tagObject) Change {
+	from, _ := ctx.Value(copyingKey{}).(string)
+	return Change{
+		Repository: r.name, Tag: tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size,
+		Before: stands.Digest, BeforeMark: stands.Mark, By: by, CopiedFrom: from,
+	}
+}
+
+// removalOf is the change that the removal of a tag makes.
+func (r *Repository) removalOf(tag string, stands tagObject) Change {
+	return Change{Repository: r.name, Tag: tag, MediaType: stands.MediaType, Size: stands.Size, Before: stands.Digest, BeforeMark: stands.Mark}
+}
+
 // putRecordedTag is putTag where changes are recorded. What is recorded must be what happens, so it looks before it
 // writes, and writes only over what it has seen.
 func (r *Repository) putRecordedTag(ctx context.Context, m Manifest, tag, by string) error {
@@ -82,11 +103,8 @@ func (r *Repository) putRecordedTag(ctx context.Context, m Manifest, tag, by str
 				return err
 			}
 		}
-		from, _ := ctx.Value(copyingKey{}).(string)
-		mark, done, err := r.s.o.Record(ctx, Change{
-			Repository: r.name, Tag: tag, Digest: m.Digest, MediaType: m.MediaType, Size: m.Size,
-			Before: stands.Digest, BeforeMark: stands.Mark, By: by, CopiedFrom: from,
-		})
+		change := r.pushOf(ctx, m, tag, by, stands)
+		mark, done, err := r.s.o.Record(ctx, change)
 		if err != nil {
 			return fmt.Errorf("record the push of tag %s: %w", tag, err)
 		}
@@ -95,6 +113,7 @@ func (r *Repository) putRecordedTag(ctx context.Context, m Manifest, tag, by str
 		switch {
 		case err == nil:
 			done(true)
+			r.s.changed(ctx, change)
 			if condition.ETag != "" {
 				r.unlinked() // What the tag stood for before.
 			}
@@ -110,6 +129,7 @@ func (r *Repository) putRecordedTag(ctx context.Context, m Manifest, tag, by str
 			ours := mark != "" && now.Mark == mark
 			done(ours)
 			if ours {
+				r.s.changed(ctx, change)
 				return nil
 			}
 		}
@@ -142,13 +162,11 @@ func (r *Repository) deleteRecordedTag(ctx context.Context, tag, etag string) er
 
 // removeRecordedTag removes a tag that was seen to stand for something. bucket.ErrChanged says that it does not any more.
 func (r *Repository) removeRecordedTag(ctx context.Context, tag string, stands tagObject, etag string) error {
-	_, done, err := r.s.o.Record(ctx, Change{
-		Repository: r.name, Tag: tag, MediaType: stands.MediaType, Size: stands.Size, Before: stands.Digest, BeforeMark: stands.Mark,
-	})
+	_, done, err := r.s.o.Record(ctx, r.removalOf(tag, stands))
 	if err != nil {
 		return fmt.Errorf("record the removal of tag %s: %w", tag, err)
 	}
-	if err := r.removeTag(ctx, tag, etag); err != nil {
+	if err := r.removeTag(ctx, tag, stands, etag); err != nil {
 		return err
 	}
 	done(true)

@@ -61,6 +61,10 @@ type Options struct {
 	// ExemptTag. An error breaks the push or delete off. mark is kept with the tag; it tells this change from all others.
 	// done is called once it is certain whether the change was made, and not at all where that cannot be known.
 	Record func(ctx context.Context, c Change) (mark string, done func(happened bool), err error)
+	// Changed, when not nil, is called once a tag stands for something else, or no longer does, unless it is one of
+	// ExemptTag. Of a tag that was removed it may lack what that stood for. It must be quick, and is called from many
+	// goroutines. What happened although its answer was lost is not told.
+	Changed func(ctx context.Context, c Change)
 	// Cache bounds what is kept in memory.
 	Cache CacheOptions
 	// Now is the clock; nil means time.Now.

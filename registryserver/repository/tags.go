@@ -116,9 +116,11 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) err
 		return r.putRecordedTag(ctx, m, tag, by)
 	}
 	object, condition := tagOf(m, r.s.o.Now(), by, ""), bucket.Condition{Absent: true}
+	var stood tagObject
 	for {
 		err := r.writeTag(ctx, tag, object, condition)
 		if err == nil {
+			r.s.changed(ctx, r.pushOf(ctx, m, tag, by, stood))
 			if condition.ETag != "" {
 				r.unlinked() // What the tag stood for before.
 			}
@@ -130,7 +132,7 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) err
 		stands, info, err := r.readTag(ctx, tag)
 		switch {
 		case errors.Is(err, bucket.ErrNotFound):
-			condition = bucket.Condition{Absent: true}
+			stood, condition = tagObject{}, bucket.Condition{Absent: true}
 			continue
 		case err == nil && stands.Digest == m.Digest:
 			return nil
@@ -140,7 +142,7 @@ func (r *Repository) putTag(ctx context.Context, m Manifest, tag, by string) err
 		if err := r.checkTag(ctx, tag, m.Digest); err != nil {
 			return err
 		}
-		condition = bucket.Condition{ETag: info.ETag}
+		stood, condition = stands, bucket.Condition{ETag: info.ETag}
 	}
 }
 
@@ -156,12 +158,14 @@ func (r *Repository) writeTag(ctx context.Context, tag string, t tagObject, c bu
 	return nil
 }
 
-func (r *Repository) removeTag(ctx context.Context, tag, etag string) error {
+// removeTag removes a tag that is there; stands is what it stands for, as far as that is known.
+func (r *Repository) removeTag(ctx context.Context, tag string, stands tagObject, etag string) error {
 	err := r.s.bucket.Delete(ctx, r.tagKey(tag), bucket.Condition{ETag: etag})
 	r.touched(tag)
 	if err != nil {
 		return fmt.Errorf("delete tag %s: %w", tag, err)
 	}
+	r.s.changed(ctx, r.removalOf(tag, stands))
 	return nil
 }
 
@@ -183,7 +187,7 @@ func (r *Repository) deleteTag(ctx context.Context, tag, etag string) error {
 	} else if err != nil {
 		return fmt.Errorf("delete tag %s: %w", tag, err)
 	}
-	if err := r.removeTag(ctx, tag, etag); err != nil {
+	if err := r.removeTag(ctx, tag, tagObject{}, etag); err != nil {
 		return err
 	}
 	r.unlinked()
@@ -227,7 +231,7 @@ func (r *Repository) deleteTagOf(ctx context.Context, tag string, d digest.Diges
 	if err == nil && t.Digest == d && r.s.recorded(tag) {
 		err = r.removeRecordedTag(ctx, tag, t, info.ETag)
 	} else if err == nil && t.Digest == d {
-		err = r.removeTag(ctx, tag, info.ETag)
+		err = r.removeTag(ctx, tag, t, info.ETag)
 	}
 	if errors.Is(err, bucket.ErrNotFound) || errors.Is(err, bucket.ErrChanged) {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -126,6 +127,50 @@ func TestPresentation(t *testing.T) {
 		if got := desired.Presentation(r); got.Authority != "" {
 			t.Errorf("%s: %+v", mode, got)
 		}
+	}
+}
+
+// What could be secret is in no setting that pods are told.
+func TestSettings(t *testing.T) {
+	for _, name := range []string{"empty", "full", "notifications", "s3"} {
+		in := readInput(t, filepath.Join("testdata", name+".in.yaml"))
+		at := metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+		settings, err := desired.Settings(&in.Registry, []metav1.Condition{
+			{Type: "Stalled", Status: metav1.ConditionTrue, Reason: "NameTaken", Message: "it is taken", LastTransitionTime: at, ObservedGeneration: 2}, {Type: "Ready", Status: metav1.ConditionFalse, LastTransitionTime: at},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		document, err := yaml.JSONToYAML(settings.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden := filepath.Join("testdata", name+".settings.yaml")
+		if *update {
+			if err := os.WriteFile(golden, document, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), string(document)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	r := &v1alpha1.HelmRegistry{}
+	r.Spec.PodTemplate = &runtime.RawExtension{Raw: []byte(`{"spec":{"containers":[{"name":"registry","env":[{"name":"A","value":"hunter2"}]}]}}`)}
+	r.Spec.Notifications = []v1alpha1.Notification{{Name: "chat", URL: "https://chat.example/hunter2?t=hunter2"}, {Name: "odd", URL: "https://%zz/hunter2"}}
+	settings, err := desired.Settings(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(settings.Spec, "hunter2") || !strings.Contains(settings.Spec, "https://chat.example/…") || !strings.Contains(settings.Spec, "podTemplate: (not shown)") {
+		t.Errorf("%s", settings.Spec)
+	}
+	if r.Spec.Notifications[0].URL == "https://chat.example/…" {
+		t.Error("the object itself was changed")
 	}
 }
 
