@@ -1,17 +1,12 @@
 package registryserver
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"regexp"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -62,59 +57,32 @@ func (c AboutConfig) validate(refuse func(field, format string, args ...any)) {
 // authority is a ConfigMap, as namespace/name.
 var authority = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
-// aboutFresh is how long it is not looked whether the file has changed.
-const aboutFresh = 2 * time.Second
-
-// about is what the registry is called, by the configuration and by a file that may change.
+// about is what the registry is called, by the configuration and by what the operator tells.
 type about struct {
 	config    AboutConfig
 	authority string
-	log       *slog.Logger
-
-	mu sync.Mutex
-	// looked is when the file was looked at last, and document what it held then; told is the last that was good.
-	looked   time.Time
-	document []byte
-	told     wire.Presentation
+	told      *told[wire.Presentation]
 }
 
 func newAbout(c Config, log *slog.Logger) *about {
-	return &about{config: c.About, authority: c.TLS.Authority, log: log}
+	return &about{config: c.About, authority: c.TLS.Authority, told: &told[wire.Presentation]{
+		file: c.About.File, decode: decodePresentation, problem: "what the registry is called was not taken", log: log,
+	}}
 }
 
 // get is for web.Options.
 func (a *about) get() web.About {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if now := time.Now(); now.Sub(a.looked) > aboutFresh {
-		a.looked = now
-		if err := a.look(); err != nil {
-			a.log.Warn("what the registry is called was not taken", "file", a.config.File, "problem", err)
-		}
-	}
+	told := a.told.get()
 	return web.About{
-		DisplayName: cmp.Or(a.config.DisplayName, a.told.DisplayName), Description: cmp.Or(a.config.Description, a.told.Description),
-		Emoji: cmp.Or(a.config.Emoji, a.told.Emoji), Color: cmp.Or(a.config.Color, a.told.Color), Authority: cmp.Or(a.authority, a.told.Authority),
+		DisplayName: cmp.Or(a.config.DisplayName, told.DisplayName), Description: cmp.Or(a.config.Description, told.Description),
+		Emoji: cmp.Or(a.config.Emoji, told.Emoji), Color: cmp.Or(a.config.Color, told.Color), Authority: cmp.Or(a.authority, told.Authority),
 	}
 }
 
-// look takes the file, if it is not as it was.
-func (a *about) look() error {
-	document, err := os.ReadFile(a.config.File)
-	if errors.Is(err, fs.ErrNotExist) {
-		a.told, a.document = wire.Presentation{}, nil
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if bytes.Equal(document, a.document) {
-		return nil
-	}
-	a.document = document
+func decodePresentation(document []byte) (wire.Presentation, error) {
 	told, err := wire.DecodePresentation(document)
 	if err != nil {
-		return err
+		return told, err
 	}
 	var problems []error
 	AboutConfig{DisplayName: told.DisplayName, Description: told.Description, Emoji: told.Emoji, Color: told.Color}.validate(func(field, format string, args ...any) {
@@ -123,9 +91,5 @@ func (a *about) look() error {
 	if told.Authority != "" && !authority.MatchString(told.Authority) {
 		problems = append(problems, errors.New("authority: it is not the name of a ConfigMap"))
 	}
-	if len(problems) > 0 {
-		return errors.Join(problems...)
-	}
-	a.told = told
-	return nil
+	return told, errors.Join(problems...)
 }

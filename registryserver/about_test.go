@@ -20,7 +20,7 @@ func TestAboutFollowsItsFile(t *testing.T) {
 	a := newAbout(config, slog.New(slog.NewTextHandler(&log, nil)))
 	want := func(what string, want web.About) {
 		t.Helper()
-		a.looked = time.Time{} // As if it had not been looked at for a while.
+		a.told.looked = time.Time{} // As if it had not been looked at for a while.
 		if got := a.get(); got != want {
 			t.Errorf("%s: %+v", what, got)
 		}

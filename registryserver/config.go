@@ -256,6 +256,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// MarshalText writes it so that UnmarshalText can read it.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
 // unknownField is what the YAML reader says of one; the type is of no use to who wrote the file.
 var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
 

@@ -64,6 +64,8 @@ type Server struct {
 	inventory *inventoryWork
 	// notifier tells receivers of events, where there are any.
 	notifier *events.Notifier
+	// history keeps the last changes for people; nil when the server only deletes.
+	history *events.History
 
 	public      *endpoint
 	connections *connections
@@ -224,7 +226,9 @@ func (s *Server) openStorage(ctx context.Context) (*repository.Store, error) {
 	if s.notifier, err = s.newNotifier(b, func() *repository.Store { return store }); err != nil {
 		return nil, err
 	}
+	s.history = events.NewHistory(events.HistoryOptions{Bucket: b, Actor: actor, Log: s.log})
 	store, err = c.openStoreIn(ctx, b, c.owner(), func(o *repository.Options) {
+		o.Changed = s.history.Changed
 		o.Damaged, o.Quota = s.contentDamaged, s.quota
 		if s.notifier != nil {
 			o.Record = s.notifier.Record
@@ -487,6 +491,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.retention.start(background, &running)
 	s.inventory.start(background, &running)
+	if s.history != nil {
+		running.Go(func() { s.history.Run(background) })
+	}
 	if s.notifier != nil {
 		running.Go(func() { s.notifier.Run(background) })
 	}

@@ -34,6 +34,8 @@ const (
 	Delete Action = "delete"
 	// Exchange turns a token into that of a session.
 	Exchange Action = "exchange"
+	// Notify has a receiver told of an event because somebody asks for it.
+	Notify Action = "notify"
 	// Access puts another access snapshot in force.
 	Access Action = "access"
 	// Other is what the server has no name for.

@@ -734,3 +734,23 @@ func TestListsThatAreNotOfOneMoment(t *testing.T) {
 		}
 	}
 }
+
+// Who looks at a receiver that fails sees since when, and when it is tried again; and nothing of it once it works.
+func TestStateOfOneThatFails(t *testing.T) {
+	l := listen(t, status(http.StatusInternalServerError))
+	r := newReplica(t, newBucket(t), func(o *events.Options) { o.FirstPause, o.LongestPause = 200*time.Millisecond, 200*time.Millisecond }, told("one", l)).run()
+	r.push("web", "1.0.0", "x")
+	eventually(t, "it has failed twice", func() bool {
+		s := r.state("one")
+		return len(s.Deliveries) == 1 && s.Deliveries[0].Attempt > 1
+	})
+	s := r.state("one")
+	if s.FailingSince.IsZero() || !s.FailingSince.Before(s.Deliveries[0].At) || !s.Next.After(s.Deliveries[0].At) || s.Receiver.URL != l.URL+"/hook" {
+		t.Errorf("failing since %s, tried at %s and again at %s; %+v", s.FailingSince, s.Deliveries[0].At, s.Next, s.Receiver)
+	}
+	l.answer(status(http.StatusOK))
+	eventually(t, "it works again", func() bool {
+		s := r.state("one")
+		return s.Problem == "" && s.FailingSince.IsZero() && s.Next.IsZero() && len(s.Deliveries) == 1
+	})
+}

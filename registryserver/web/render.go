@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 )
 
 //go:embed templates/*.html
@@ -141,6 +143,8 @@ func parsePages() map[string]*template.Template {
 		"iso":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"add":  func(a, b int) int { return a + b },
 		"link": linkTo,
+		"took": tookAbout, "mood": mood,
+		"happened": func(e receivers.Event) string { return happened[e] },
 	}).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
 	all := map[string]*template.Template{}
 	entries, err := templateFiles.ReadDir("templates")

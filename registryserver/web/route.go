@@ -30,7 +30,7 @@ type kind struct {
 
 // kinds are all of them.
 type kinds struct {
-	asset, home, signIn, signOut, registry, publish, access, chart, version, unknown *kind
+	asset, home, signIn, signOut, registry, publish, access, settings, activity, chart, version, unknown *kind
 	// tabs are the pages of a version, by what stands behind "/-/" in their paths.
 	tabs map[string]*kind
 }
@@ -50,6 +50,8 @@ func newKinds() kinds {
 		registry: ofRegistry("", reads, (*Handler).releases),
 		publish:  ofRegistry("/publish", forms, (*Handler).publish),
 		access:   ofRegistry("/access", forms, (*Handler).access),
+		settings: ofRegistry("/settings", reads, (*Handler).settings),
+		activity: ofRegistry("/activity", forms, (*Handler).activity),
 		chart:    ofRegistry("/charts/{chart}/", reads, (*Handler).chart),
 		version:  ofRegistry("/charts/{chart}/{version}", reads, withArtifact((*Handler).installation)),
 		unknown:  ofRegistry("/…", forms, func(*Handler, http.ResponseWriter, *request) error { return errNotFound }),
@@ -109,6 +111,10 @@ func (h *Handler) parse(u *url.URL) route {
 		return route{kind: h.kinds.publish}
 	case "/access":
 		return route{kind: h.kinds.access}
+	case "/settings":
+		return route{kind: h.kinds.settings}
+	case "/activity":
+		return route{kind: h.kinds.activity}
 	}
 	charts, ok := strings.CutPrefix(below, "/charts/")
 	if !ok {

@@ -19,9 +19,11 @@ import (
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
+	"github.com/chartroom-dev/chartroom/registryserver/events"
 	"github.com/chartroom-dev/chartroom/registryserver/inventory"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/web/readme"
+	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -61,6 +63,13 @@ type Options struct {
 	ExternalURL *url.URL
 	// About, when not nil, is what the registry is called now. It is called for each page.
 	About func() About
+	// Settings, when not nil, are how the registry is set up: of its object where there is a name, and of the server alone
+	// where there is none. They have nothing secret in them.
+	Settings func() wire.Settings
+	// History, when not nil, knows the last changes.
+	History History
+	// Notifier, when not nil, tells receivers of events.
+	Notifier Notifier
 	// Storage says where the content is kept, in a word or two.
 	Storage string
 	// Logger gets what went wrong in the server itself. Nil means slog.Default.
@@ -75,9 +84,17 @@ type Options struct {
 	AllowSignIn func(r *http.Request) bool
 	// Downloaded, when not nil, is called when the whole archive of a chart was sent to somebody.
 	Downloaded func(chart string, archive digest.Digest)
+	// Failed, when not nil, is told of each error that a request is answered with. It must be quick.
+	Failed func(err error)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
+
+// nothing is the history of nothing.
+type nothing struct{}
+
+// Recent implements History.
+func (nothing) Recent(context.Context) ([]events.Event, error) { return nil, nil }
 
 const (
 	// maxReading is how many archives are read at once, each of which takes a few MiB.
@@ -111,6 +128,15 @@ func New(o Options) *Handler {
 	}
 	if o.About == nil {
 		o.About = func() About { return About{} }
+	}
+	if o.Settings == nil {
+		o.Settings = func() wire.Settings { return wire.Settings{} }
+	}
+	if o.History == nil {
+		o.History = nothing{}
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
 	}
 	if o.Observe == nil {
 		o.Observe = func(context.Context) *audit.Observation { return &audit.Observation{} }
@@ -225,6 +251,7 @@ func (h *Handler) secure(header http.Header, r *http.Request) {
 
 // fail answers with a page that says what is wrong.
 func (h *Handler) fail(w http.ResponseWriter, r *request, err error) {
+	h.o.Failed(err)
 	answer := translate(err)
 	if answer.status >= http.StatusInternalServerError {
 		h.o.Logger.ErrorContext(r.Context(), "a page could not be made", "error", err)

@@ -190,6 +190,10 @@ func (r Registry) Publish() []Snippet {
 	login := fmt.Sprintf("helm registry login %s%s --username chartroom --password-stdin", r.Host, r.flags())
 	push := fmt.Sprintf("helm push CHART-VERSION.tgz %s%s", r.oci(), r.flags())
 	audience := r.URL()
+	trust := ""
+	if r.Authority != "" && !r.PlainHTTP {
+		trust = " --cacert ca.crt"
+	}
 
 	sources := ""
 	inPod := strings.NewReplacer(" ca.crt", " /charts/ca.crt")
@@ -199,6 +203,10 @@ func (r Registry) Publish() []Snippet {
 	return []Snippet{
 		r.Login(),
 		{ID: "push", Title: "Push with helm 3 or helm 4", Note: "helm package makes the archive. A token needs read_packages and write_packages for it.", Text: push},
+		{
+			ID: "curl", Title: "Push with curl", Note: "Without helm: the registry makes of the archive what helm push makes of it. With -F prov=@… its provenance goes along.",
+			Text: fmt.Sprintf(`curl --fail-with-body%s --user "chartroom:$TOKEN" -F chart=@CHART-VERSION.tgz %s/helm/api/charts`, trust, r.URL()),
+		},
 		{
 			ID: "github", Title: "GitHub Actions", Note: "With the job's own token; an OIDCPolicy says which repositories may push. Nothing is stored as a secret.",
 			Text: fmt.Sprintf(`permissions:
@@ -238,6 +246,20 @@ jobs:
       buildkite-agent oidc request-token --audience %s --lifetime 300 |
         %s
       %s
+`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+		},
+		{
+			ID: "circleci", Title: "CircleCI", Note: "With a token of the job's own for this registry, as an OIDCPolicy allows.",
+			Text: fmt.Sprintf(`jobs:
+  release:
+    docker: [{image: IMAGE-WITH-HELM}]
+    steps:
+      - checkout
+      - run: |
+          helm package ./CHART
+          circleci run oidc get --claims '{"aud": "%s"}' |
+            %s
+          %s
 `, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
 		},
 		{
