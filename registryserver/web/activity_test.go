@@ -120,7 +120,7 @@ func TestActivity(t *testing.T) {
 		"https://flux.example<", "In order", "1 event waiting", "Delivered", " 204", "1.2 s",
 		"Backing off", "1\u202f234 events waiting", "9 dead letters", "Failing since", "Tried again", " 503", "attempt 7", "42 ms", "Given up", "too late",
 		"2.0.1<", "2.0.5<", "3 older dead letters",
-		"Gone", "Disabled", "Nothing sent yet", "it answered 410",
+		"Gone", "Disabled", "Nothing sent yet", "It has answered 410",
 	)
 	// e3 is the first of the dead letters, and is shown once: as a delivery.
 	wantNone(t, page, "hunter2", "<script>alert", "<img", "2.0.0<", "2.0.6<", `href="/acme/charts/charts/gone`, "3.0.7<", "was asked for")

@@ -138,12 +138,13 @@ func (h *Handler) asset(w http.ResponseWriter, r *request) error {
 func parsePages() map[string]*template.Template {
 	layout := template.Must(template.New("").Funcs(template.FuncMap{
 		"size": size, "count": count, "number": number, "hue": hue, "initial": initial, "version": versionOf, "short": short, "join": strings.Join,
-		"date": func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
-		"day":  func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
-		"iso":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"add":  func(a, b int) int { return a + b },
-		"link": linkTo,
-		"took": tookAbout, "mood": mood,
+		"date":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"minute": func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
+		"day":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
+		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"add":    func(a, b int) int { return a + b },
+		"link":   linkTo,
+		"took":   tookAbout, "mood": mood,
 		"happened": func(e receivers.Event) string { return happened[e] },
 	}).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
 	all := map[string]*template.Template{}

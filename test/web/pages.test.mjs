@@ -128,7 +128,7 @@ test("a token for one chart sees one chart", async () => {
   await signIn(page, sites.Confined);
   await page.getByRole("link", { name: "redis" }).waitFor();
   assert.equal(await page.locator("#charts tbody tr").count(), 1);
-  for (const path of ["/acme/charts/charts/web/1.4.2", "/acme/charts/charts/none/1.4.2", "/acme/charts/access"]) {
+  for (const path of ["/acme/charts/charts/web/1.4.2", "/acme/charts/charts/none/1.4.2", "/acme/charts/access", "/acme/charts/settings", "/acme/charts/activity"]) {
     assert.equal((await page.goto(sites.Private + path)).status(), 404, path);
   }
   await context.close();
@@ -154,6 +154,75 @@ test("who may push everything sees who has access", async () => {
     await context.close();
   }
 });
+
+for (const colorScheme of ["light", "dark"]) {
+  for (const [size, viewport] of Object.entries({ desktop, phone })) {
+    test(`settings and activity, ${colorScheme}, ${size}`, async () => {
+      const { context, page, problems } = await open(sites.Watched, { colorScheme, viewport });
+      await page.goto(sites.Watched + "/acme/charts/settings");
+      await signIn(page, sites.Watcher);
+      await page.waitForURL("**/settings");
+      await page.getByText("kubectl edit hreg charts -n team-a").waitFor();
+      for (const path of ["/acme/charts/settings", "/acme/charts/activity", "/acme/charts/publish"]) {
+        await page.goto(sites.Watched + path);
+        assert.equal(await page.locator("h1").count(), 1, path);
+        await accessible(page, path);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${path} is ${overflow} pixels too wide`);
+        await sound(page, problems, path);
+        await shoot(page, `watched-${nameOf(path)}-${colorScheme}-${size}`);
+      }
+      await context.close();
+    });
+  }
+}
+
+// until loads a page until something is on it.
+async function until(page, locator, what) {
+  for (let tries = 0; (await locator().count()) === 0; tries++) {
+    assert.ok(tries < 300, what);
+    await page.waitForTimeout(100);
+    await page.reload();
+  }
+}
+
+for (const javaScriptEnabled of [true, false]) {
+  test(`pinging and delivering again, with scripts: ${javaScriptEnabled}`, async () => {
+    const { context, page, problems } = await open(sites.Watched, { javaScriptEnabled });
+    await page.goto(sites.Watched + "/acme/charts/activity");
+    await signIn(page, sites.Watcher);
+    await page.waitForURL("**/activity");
+    await page.locator("#changes tbody tr", { hasText: "stable/web 1.5.1" }).getByText("Copied").waitFor();
+    await page.locator("#changes tbody tr", { hasText: "web 1.5.0" }).getByText("Deleted").waitFor();
+    const of = (receiver) => page.locator(`#receiver-${receiver}`);
+    await until(page, () => of("argocd").getByText("In order"), "Argo CD is not told");
+    await until(page, () => of("old-ci").getByText("Gone", { exact: true }), "one that is gone is not seen to be");
+    await until(page, () => of("chat").getByText("Failing since"), "one that fails is not seen to");
+    const row = () => of("argocd").locator("tbody tr", { hasText: "stable/web" });
+    await until(page, row, "the copy is not told");
+    await of("argocd").getByRole("button", { name: "Ping argocd" }).click();
+    await page.waitForURL("**asked=ping**");
+    await of("argocd").getByText("A ping was asked for").waitFor();
+    assert.equal(await page.locator(".done").count(), 1);
+    if (javaScriptEnabled) {
+      await accessible(page, "a ping");
+      await sound(page, problems, "a ping");
+    }
+    // Loading the page again asks for nothing.
+    await until(page, () => of("argocd").locator("tbody tr:first-child", { hasText: "Ping" }).getByText("Delivered"), "the ping is not delivered");
+    await row().first().getByRole("button", { name: /^Redeliver to argocd: Copied stable\/web 1.5.1/ }).click();
+    await page.waitForURL("**asked=redeliver**");
+    await of("argocd").getByText("asked for once more").waitFor();
+    await until(page, () => of("argocd").locator("tbody tr:first-child", { hasText: "stable/web" }), "the event is not delivered again");
+    await of("argocd").getByRole("link", { name: "look again" }).click();
+    await page.waitForURL("**/activity#receiver-argocd");
+    assert.equal(await page.locator(".done").count(), 0);
+    // An event that is delivered by hand is not tried again.
+    await of("chat").getByRole("button", { name: "Ping chat" }).click();
+    await until(page, () => of("chat").locator("tbody tr", { hasText: "Ping" }).getByText("Given up"), "the ping is not given up");
+    await context.close();
+  });
+}
 
 test("a temporary token pushes, and is shown once", async () => {
   const { context, page, problems } = await open(sites.Private);
@@ -335,6 +404,9 @@ test("without scripts", async () => {
 
 test("nothing that strangers wrote runs", async () => {
   const { context, page, problems } = await open(sites.Hostile);
+  await page.goto(sites.Hostile + "/-/sign-in");
+  await signIn(page, sites.HostileWriter);
+  await page.waitForURL("**/acme/charts");
   for (const path of sites.HostilePages) {
     await page.goto(sites.Hostile + path);
     // All that could be run by a hand, as well.

@@ -13,6 +13,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,9 +25,12 @@ import (
 
 	"github.com/chartroom-dev/chartroom/registryserver"
 	"github.com/chartroom-dev/chartroom/registryserver/access"
+	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/bucket/dir"
 	"github.com/chartroom-dev/chartroom/registryserver/chart"
 	"github.com/chartroom-dev/chartroom/registryserver/chart/charttest"
+	"github.com/chartroom-dev/chartroom/registryserver/events"
+	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/go-jose/go-jose/v4"
@@ -44,6 +50,9 @@ type sites struct {
 	Public, Private, Hostile string
 	// Writer and Reader are tokens of the private one, and Confined is for one of its charts.
 	Writer, Reader, Confined string
+	// Watched is the address of a registry whose receivers are the test's, and Watcher a token of it; HostileWriter is one of
+	// the hostile registry.
+	Watched, Watcher, HostileWriter string
 	// Foreign is the path of something in the public registry that has no tag.
 	Foreign string
 	// Pages are all paths of the public registry that anybody may look at, and HostilePages those of the hostile one.
@@ -84,23 +93,139 @@ func TestPages(t *testing.T) {
 	}}}
 	private.snapshot.Version = wire.AccessVersionPolicies
 	s.Private = private.serve(func(*registryserver.Config) {})
+	watched := newContent(t)
+	watched.furnish(&sites{})
+	s.Watcher = watched.token("*", wire.ReadPackages, wire.WritePackages, wire.DeletePackages)
+	watched.operate(wire.Settings{
+		Namespace: "team-a", Name: "charts", Generation: 7, Spec: settings,
+		Conditions: []wire.Condition{
+			{Type: "AccessConfirmed", Status: "True", Reason: "Confirmed", Message: "2 of 2 pods enforce revision 12", Since: time.Now().Add(-26 * time.Hour)},
+			{Type: "Available", Status: "True", Reason: "Available", Since: time.Now().Add(-8 * 24 * time.Hour)},
+			{Type: "CertificateReady", Status: "True", Reason: "Issued", Message: "the certificate is valid until 2027-02-12", Since: time.Now().Add(-8 * 24 * time.Hour)},
+			{Type: "Ready", Status: "False", Reason: "NotificationSecretNotFound", Message: "spec.notifications[2]: the Secret chat-webhook does not exist: create it with an entry token", Since: time.Now().Add(-14 * time.Minute)},
+			{Type: "Stalled", Status: "True", Reason: "NotificationSecretNotFound", Message: "spec.notifications[2]: the Secret chat-webhook does not exist: create it with an entry token", Since: time.Now().Add(-14 * time.Minute)},
+		},
+	})
+	told := receiver(t)
+	s.Watched = watched.serve(func(c *registryserver.Config) {
+		c.AllowEgressCIDRs = []string{"127.0.0.0/8"}
+		for _, r := range [][2]string{{"argocd", "/ok"}, {"chat", "/busy"}, {"old-ci", "/gone"}} {
+			c.Notifications = append(c.Notifications, receivers.Receiver{Name: r[0], URL: told + r[1], Format: receivers.CloudEvents})
+		}
+	})
+	watched.happen(s.Watched, s.Watcher)
 	hostile := newContent(t)
 	s.HostilePages = hostile.poison()
+	s.HostileWriter = hostile.token("*", wire.ReadPackages, wire.WritePackages)
+	hostile.operate(wire.Settings{
+		Namespace: canary("namespace"), Name: canary("name"), Spec: "a: " + canary("spec"),
+		Conditions: []wire.Condition{{Type: canary("type"), Status: canary("status"), Reason: canary("reason"), Message: canary("message")}},
+	})
+	hostile.poisonEvents()
 	s.Hostile = hostile.serve(func(c *registryserver.Config) {
 		c.Access.Visibility = "public"
+		c.Notifications = []receivers.Receiver{{Name: "bad", URL: "https://receiver.example", Format: receivers.Flux, Disabled: true}}
 		c.About = registryserver.AboutConfig{DisplayName: canary("displayName")[:120], Description: canary("description"), Emoji: "<svg onload=x>"}
 	})
 
-	told, err := json.Marshal(s)
+	all, err := json.Marshal(s)
 	ok(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	node := exec.CommandContext(ctx, "node", "--test", "--test-reporter=spec", "pages.test.mjs")
-	node.Env = append(os.Environ(), "SITES="+string(told), "MODULES="+strings.TrimSpace(string(modules))+"/")
+	node.Env = append(os.Environ(), "SITES="+string(all), "MODULES="+strings.TrimSpace(string(modules))+"/")
 	out, err := node.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Errorf("the browser found fault: %v", err)
+	}
+}
+
+// settings are the spec of a registry.
+const settings = `description: What team A runs in production.
+displayName: Team A charts
+notifications:
+- auth:
+    hmac:
+      secretRef:
+        name: argocd-webhook
+  format: harbor
+  name: argocd
+  url: https://argocd.example.com/…
+replicas: 2
+storage:
+  s3:
+    bucket: team-a-charts
+    credentialsSecretRef:
+      name: bucket
+    region: eu-central-1
+`
+
+// receiver is the address of one that takes what is sent to /ok, is busy at /busy, and gone at /gone.
+func receiver(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(map[string]int{"/ok": http.StatusNoContent, "/busy": http.StatusServiceUnavailable, "/gone": http.StatusGone}[r.URL.Path])
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// operate leaves what an operator would have told.
+func (c *content) operate(s wire.Settings) {
+	c.Helper()
+	ok(c.T, os.WriteFile(filepath.Join(c.folder, wire.SettingsFile), s.Encode(), 0o600))
+}
+
+// happen pushes charts to a server, and deletes one, and waits until all receivers were told something.
+func (c *content) happen(site, token string) {
+	c.Helper()
+	send := func(method, path, kind string, body io.Reader) {
+		request, err := http.NewRequestWithContext(c.Context(), method, site+path, body)
+		ok(c.T, err)
+		request.SetBasicAuth("any", token)
+		request.Header.Set("Content-Type", kind)
+		answer, err := http.DefaultClient.Do(request)
+		ok(c.T, err)
+		defer answer.Body.Close()
+		if content, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode/100 != 2 {
+			c.Fatalf("%s %s: %s, %s", method, path, answer.Status, content)
+		}
+	}
+	packages := "/api/v2/packages/organizations/acme/registries/charts/packages"
+	for _, version := range []string{"1.5.0", "1.5.1", "1.6.0-rc.1"} {
+		var form bytes.Buffer
+		fields := multipart.NewWriter(&form)
+		file, err := fields.CreateFormFile("chart", "chart.tgz")
+		ok(c.T, err)
+		_, err = file.Write(charttest.Archive(charttest.File("web/Chart.yaml", "apiVersion: v2\nname: web\nversion: "+version+"\n")))
+		ok(c.T, err)
+		ok(c.T, fields.Close())
+		send(http.MethodPost, "/acme/charts/helm/api/charts", fields.FormDataContentType(), &form)
+	}
+	send(http.MethodPost, packages+"/web:1.5.1/copy?to=stable/web", "", nil)
+	send(http.MethodDelete, packages+"/web:1.5.0", "", nil)
+}
+
+// poisonEvents leaves events, and what became of them, with a canary wherever there is text.
+func (c *content) poisonEvents() {
+	c.Helper()
+	b, err := dir.New(filepath.Join(c.folder, "data"))
+	ok(c.T, err)
+	event := events.Event{
+		ID: canary("id"), Type: receivers.Event(canary("event")), Chart: canary("chart"), Tag: canary("tag"), Version: canary("version"), Before: digest.Digest(canary("before")), Digest: digest.Digest(canary("digest")),
+		CopiedFrom: canary("copied"), By: canary("by"), Message: canary("message"),
+	}
+	for key, value := range map[string]any{
+		"events/history.json": []events.Event{event},
+		"events/receivers/bad.json": map[string]any{"state": events.State{
+			Problem: canary("problem"), Pending: 1, Deliveries: []events.Delivery{{Event: event, Outcome: events.Outcome(canary("outcome")), Problem: canary("delivery"), Response: events.Response{Status: 500, Body: canary("body")}}},
+		}},
+	} {
+		document, err := json.Marshal(value)
+		ok(c.T, err)
+		_, err = b.Put(c.Context(), key, bytes.NewReader(document), int64(len(document)), bucket.Condition{})
+		ok(c.T, err)
 	}
 }
 
@@ -303,7 +428,7 @@ func (c *content) poison() []string {
 	// A chart without its archive, and one whose archive is none.
 	missing := charttest.Manifest(charttest.Descriptor(chart.ConfigMediaType, []byte("{}")), charttest.Descriptor(chart.ContentMediaType, []byte("missing")))
 	c.pushManifest("web", "0.1.0", "x", missing)
-	pages := []string{"/", "/acme/charts", "/acme/charts?q=" + "%3Cscript%3Ewindow.__xss=1%3C/script%3E", "/acme/charts/publish", "/-/sign-in?next=javascript:window.__xss=1", "/acme/charts/%3Cscript%3Ewindow.__xss=1%3C/script%3E",
+	pages := []string{"/", "/acme/charts", "/acme/charts?q=" + "%3Cscript%3Ewindow.__xss=1%3C/script%3E", "/acme/charts/publish", "/acme/charts/settings", "/acme/charts/activity", "/-/sign-in?next=javascript:window.__xss=1", "/acme/charts/%3Cscript%3Ewindow.__xss=1%3C/script%3E",
 		"/acme/charts/charts/web/" + foreign.String(), "/acme/charts/charts/web/image", "/acme/charts/charts/web/image/-/manifest", "/acme/charts/charts/web/0.1.0", "/acme/charts/charts/web/0.1.0/-/readme"}
 	for _, tab := range []string{"", "/-/readme", "/-/values", "/-/values?against=0.9.0", "/-/values?against=%22%3E%3Cscript%3Ewindow.__xss=1%3C/script%3E", "/-/schema", "/-/templates", "/-/dependencies", "/-/versions?all", "/-/signatures", "/-/manifest"} {
 		pages = append(pages, "/acme/charts/charts/web/1.0.0"+tab)

@@ -64,6 +64,11 @@ func TestSnippetsWork(t *testing.T) {
 			run(publish["login"])
 			run(strings.ReplaceAll(publish["push"], "CHART-VERSION", "shop-0.1.0"))
 			run("rm shop-0.1.0.tgz")
+			run("helm create store >/dev/null && helm package store >/dev/null && rm -r store")
+			if saved := run(strings.ReplaceAll(publish["curl"], "CHART-VERSION", "store-0.1.0")); !strings.Contains(saved, `{"saved":true}`) {
+				t.Errorf("curl says %s", saved)
+			}
+			run(strings.ReplaceAll(snippets(t, site+"/acme/charts/charts/store/0.1.0")["pull"], "helm pull", "helm show chart"))
 			install := snippets(t, site+"/acme/charts/charts/shop/0.1.0")
 			run(install["pull"] + " && rm shop-0.1.0.tgz")
 			run(install["digest"] + " && rm shop*.tgz")

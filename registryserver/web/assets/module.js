@@ -43,6 +43,11 @@ function enhance() {
     button.hidden = false;
     button.addEventListener("click", () => copy(button));
   }
+  // Where not all tabs have room, the one that is open is to be seen.
+  for (const tab of document.querySelectorAll(".tabs [aria-current]")) {
+    const tabs = tab.closest(".tabs");
+    tabs.scrollLeft += tab.getBoundingClientRect().right - tabs.getBoundingClientRect().right + 48;
+  }
   for (const input of document.querySelectorAll("[data-filter][data-complete]")) filter(input);
   for (const input of document.querySelectorAll("[data-find]")) find(input);
   for (const time of document.querySelectorAll("time[datetime]")) fromNow(time);
