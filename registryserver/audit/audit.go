@@ -83,7 +83,8 @@ type Observation struct {
 	Identity access.Identity
 	// Credential tells a credential that was refused from others without giving it away.
 	Credential string
-	// Reason is why it was refused, or failed: what the client was told, or more where the client must not know.
+	// Reason is why it was refused, or failed: what the client was told, or more where the client must not know. Of Notify
+	// it is what was asked for.
 	Reason string
 }
 

@@ -118,7 +118,7 @@ func TestActivity(t *testing.T) {
 	wantAll(t, page,
 		`aria-current="page">Activity`, `href="/acme/charts/charts/web/1.0.0_b1"`, "1.0.0&#43;b1", "Deleted", "<bdi>gone</bdi>", "crt_pusher12", "Show 13 more", "3.0.6<",
 		"https://flux.example<", "In order", "1 event waiting", "Delivered", " 204", "1.2 s",
-		"Backing off", "1\u202f234 events waiting", "9 dead letters", "Failing since", "Tried again", " 503", "attempt 7", "42 ms", "Given up", "too late",
+		"Backing off", "1\u202f234 events waiting", "9 dead letters", "Failing since", ">Failed<", " 503", "attempt 7", "42 ms", "Given up", "too late",
 		"2.0.1<", "2.0.5<", "3 older dead letters",
 		"Gone", "Disabled", "Nothing sent yet", "It has answered 410",
 	)
@@ -146,16 +146,17 @@ func TestAskingForDeliveries(t *testing.T) {
 		form     url.Values
 		location string
 		message  string
+		reason   string
 	}{
-		{url.Values{"receiver": {"flux"}}, "/acme/charts/activity?asked=ping&receiver=flux#receiver-flux", "A ping was asked for"},
-		{url.Values{"receiver": {"chat"}, "event": {"e2"}}, "/acme/charts/activity?asked=redeliver&receiver=chat#receiver-chat", "The event was asked for once more"},
+		{url.Values{"receiver": {"flux"}}, "/acme/charts/activity?asked=ping&receiver=flux#receiver-flux", "A ping was asked for", "a ping for the receiver flux"},
+		{url.Values{"receiver": {"chat"}, "event": {"e2"}}, "/acme/charts/activity?asked=redeliver&receiver=chat#receiver-chat", "The event was asked for once more", "the event e2 again for the receiver chat"},
 	} {
 		a := b.do(http.MethodPost, "/acme/charts/activity", step.form)
 		if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != step.location {
 			t.Errorf("%v: %s to %s", step.form, a.Status, a.Header.Get("Location"))
 		}
-		if last := s.seen[len(s.seen)-1]; last.Action != audit.Notify {
-			t.Errorf("%v: it counts as %s", step.form, last.Action)
+		if last := s.seen[len(s.seen)-1]; last.Action != audit.Notify || last.Reason != step.reason {
+			t.Errorf("%v: it counts as %s, %s", step.form, last.Action, last.Reason)
 		}
 		path, _, _ := strings.Cut(step.location, "#")
 		page := b.page(path)

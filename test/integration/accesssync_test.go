@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -513,6 +514,50 @@ func TestTextsGoToThePods(t *testing.T) {
 	c.eventually("the pods are told again", func() bool { return says("Other charts") })
 	if after := c.floor().Revision; after != before {
 		t.Errorf("a text made revision %d of the access snapshot, after %d", after, before)
+	}
+}
+
+// What the registry says, and how it is, goes to the pods as well; and what was told leads to no other write.
+func TestSettingsGoToThePods(t *testing.T) {
+	c := newCluster(t)
+	registry := c.registry(func(r *v1alpha1.HelmRegistry) { r.Spec.Description = "What it is for." })
+	c.create(registry)
+	pod := c.startPod("charts-1")
+	secret := c.accessSecret()
+	told := func() wire.Settings {
+		if !c.exists(secret) {
+			return wire.Settings{}
+		}
+		s, err := wire.DecodeSettings(secret.Data[wire.SettingsFile])
+		if err != nil {
+			return wire.Settings{}
+		}
+		return s
+	}
+	is := func(status string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(told().Conditions, func(c wire.Condition) bool { return c.Type == "AccessConfirmed" && c.Status == status })
+		}
+	}
+	c.eventually("the pods are told the spec", func() bool {
+		s := told()
+		return s.Name == "charts" && strings.Contains(s.Spec, "description: What it is for.") && pod.inForce()
+	})
+	before, writes := c.floor().Revision, 0
+	c.eventually("the pods are told a condition", is("True"))
+	c.update(registry, func() { registry.Spec.Description = "Something else." })
+	c.eventually("the pods are told the new spec", func() bool { return strings.Contains(told().Spec, "Something else.") && is("True")() })
+	version := ""
+	c.settle(func() int {
+		c.get(secret)
+		if secret.ResourceVersion != version {
+			version = secret.ResourceVersion
+			writes++
+		}
+		return writes
+	})
+	if after := c.floor().Revision; after != before {
+		t.Errorf("what pods were told made revision %d of the access snapshot, after %d", after, before)
 	}
 }
 
