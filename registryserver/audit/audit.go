@@ -74,8 +74,8 @@ type Observation struct {
 	// Route is the pattern of the address, from a small fixed set.
 	Route  string
 	Action Action
-	// Chart is the repository's name behind organization and registry, and Reference the tag or digest in the address. They
-	// are as the client sent them, who may be anybody.
+	// Chart is the repository's name behind organization and registry, and Reference the tag or digest in the address; of
+	// Notify the receiver, or receiver/event. They are as the client sent them, who may be anybody.
 	Chart, Reference string
 	// Stored is the digest of what was stored, where the address does not say it.
 	Stored string
@@ -83,8 +83,7 @@ type Observation struct {
 	Identity access.Identity
 	// Credential tells a credential that was refused from others without giving it away.
 	Credential string
-	// Reason is why it was refused, or failed: what the client was told, or more where the client must not know. Of Notify
-	// it is what was asked for.
+	// Reason is why it was refused, or failed: what the client was told, or more where the client must not know.
 	Reason string
 }
 

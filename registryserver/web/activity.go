@@ -116,14 +116,15 @@ func (h *Handler) askForDelivery(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	receiver, asked, what := form.Get("receiver"), "ping", "a ping"
-	switch event := form.Get("event"); {
+	receiver, event, asked := form.Get("receiver"), form.Get("event"), "ping"
+	r.seen.Reference = strings.TrimSuffix(receiver+"/"+event, "/")
+	switch {
 	case h.o.Notifier == nil:
 		err = events.ErrUnknown
 	case event == "":
 		_, err = h.o.Notifier.Ping(r.Context(), receiver)
 	default:
-		asked, what = "redeliver", "the event "+event+" again"
+		asked = "redeliver"
 		err = h.o.Notifier.Redeliver(r.Context(), receiver, event)
 	}
 	if errors.Is(err, events.ErrUnknown) {
@@ -132,7 +133,6 @@ func (h *Handler) askForDelivery(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return fmt.Errorf("ask for a delivery to %s: %w", receiver, err)
 	}
-	r.seen.Reason = what + " for the receiver " + receiver
 	query := url.Values{"asked": {asked}, "receiver": {receiver}}
 	http.Redirect(w, r.Request, h.registryPath()+"/activity?"+query.Encode()+"#receiver-"+url.PathEscape(receiver), http.StatusSeeOther)
 	return nil

@@ -146,17 +146,17 @@ func TestAskingForDeliveries(t *testing.T) {
 		form     url.Values
 		location string
 		message  string
-		reason   string
+		names    string
 	}{
-		{url.Values{"receiver": {"flux"}}, "/acme/charts/activity?asked=ping&receiver=flux#receiver-flux", "A ping was asked for", "a ping for the receiver flux"},
-		{url.Values{"receiver": {"chat"}, "event": {"e2"}}, "/acme/charts/activity?asked=redeliver&receiver=chat#receiver-chat", "The event was asked for once more", "the event e2 again for the receiver chat"},
+		{url.Values{"receiver": {"flux"}}, "/acme/charts/activity?asked=ping&receiver=flux#receiver-flux", "A ping was asked for", "flux"},
+		{url.Values{"receiver": {"chat"}, "event": {"e2"}}, "/acme/charts/activity?asked=redeliver&receiver=chat#receiver-chat", "The event was asked for once more", "chat/e2"},
 	} {
 		a := b.do(http.MethodPost, "/acme/charts/activity", step.form)
 		if a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != step.location {
 			t.Errorf("%v: %s to %s", step.form, a.Status, a.Header.Get("Location"))
 		}
-		if last := s.seen[len(s.seen)-1]; last.Action != audit.Notify || last.Reason != step.reason {
-			t.Errorf("%v: it counts as %s, %s", step.form, last.Action, last.Reason)
+		if last := s.seen[len(s.seen)-1]; last.Action != audit.Notify || last.Reference != step.names {
+			t.Errorf("%v: it counts as %s, %s", step.form, last.Action, last.Reference)
 		}
 		path, _, _ := strings.Cut(step.location, "#")
 		page := b.page(path)
