@@ -26,7 +26,7 @@ const documentKey = "access.json"
 
 // tellEvery is how far apart two writes are that do no more than tell pods of conditions. The kubelet takes a minute or so
 // to bring them.
-const tellEvery = 30 * time.Second
+const tellEvery = 15 * time.Second
 
 // floor is the snapshot in the Secret, which pods boot from.
 type floor struct {

@@ -30,9 +30,9 @@ func TestTellingOfConditions(t *testing.T) {
 		{"before the first status", 0, nil, "", 0},
 		{"the first status is told at once", time.Second, is("False"), "False", 0},
 		{"again", time.Second, is("False"), "False", 0},
-		{"another waits", time.Second, is("True"), "False", 28 * time.Second},
+		{"another waits", time.Second, is("True"), "False", 13 * time.Second},
 		{"and is forgotten when it is gone", time.Second, is("False"), "False", 0},
-		{"another one waits", 20 * time.Second, is("True"), "False", 7 * time.Second},
+		{"another one waits", 5 * time.Second, is("True"), "False", 7 * time.Second},
 		{"until it is its time", 7 * time.Second, is("True"), "True", 0},
 		{"and then is what was told", time.Hour, is("True"), "True", 0},
 	} {

@@ -637,6 +637,18 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 		}
 		return own
 	}
+	c.eventually("the pods are told how the registry is", func() bool {
+		c.get(registry)
+		secret, told := c.accessSecret(), map[string]string{}
+		c.get(secret)
+		settings, err := wire.DecodeSettings(secret.Data[wire.SettingsFile])
+		for _, condition := range settings.Conditions {
+			told[condition.Type] = condition.Status + condition.Reason + condition.Message
+		}
+		return err == nil && len(told) == len(registry.Status.Conditions) && !slices.ContainsFunc(registry.Status.Conditions, func(c metav1.Condition) bool {
+			return told[c.Type] != string(c.Status)+c.Reason+c.Message
+		})
+	})
 	c.settle(func() int { return len(calls()) })
 	before, pushed := calls(), pod.pushed.Load()
 	asked := pod.asked.Load()

@@ -108,7 +108,7 @@ func TestPages(t *testing.T) {
 	})
 	told := receiver(t)
 	s.Watched = watched.serve(func(c *registryserver.Config) {
-		c.About = registryserver.AboutConfig{DisplayName: "Team A charts", Description: "What team A runs in production, and what it runs on.", Emoji: "🌻", Color: "#f0ccff"}
+		c.About = registryserver.AboutConfig{DisplayName: "Team A charts", Description: "What team A runs in production, and what it runs on."}
 		c.AllowEgressCIDRs = []string{"127.0.0.0/8"}
 		c.Notifications = []receivers.Receiver{
 			{Name: "argocd", URL: told + "/ok", Format: receivers.Harbor}, {Name: "chat", URL: told + "/busy", Format: receivers.CloudEvents}, {Name: "old-ci", URL: told + "/gone", Format: receivers.Buildkite},
