@@ -79,12 +79,14 @@ func (h *History) Recent(ctx context.Context) ([]Event, error) {
 // Run writes what changes, until ctx ends, and then what is left.
 func (h *History) Run(ctx context.Context) {
 	failed := false
-	for ctx.Err() == nil {
+	for done := false; !done; {
 		select {
 		case <-ctx.Done():
 		case <-h.woken:
 		}
 		wait(ctx, nil, historyEvery)
+		// Before it is written, so that all there was at the end is.
+		done = ctx.Err() != nil
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortly)
 		err := h.flush(last)
 		cancel()

@@ -142,34 +142,59 @@ func TestHistoryOfReplicas(t *testing.T) {
 	}
 }
 
-// unwritable refuses writes of an object while it is broken.
+// unwritable refuses writes of an object while it is broken, and counts the others.
 type unwritable struct {
 	bucket.Bucket
 	key    string
-	broken *atomic.Bool
+	broken atomic.Bool
+	writes atomic.Int64
 }
 
 func (u *unwritable) Put(ctx context.Context, key string, body io.Reader, size int64, c bucket.Condition) (bucket.Info, error) {
-	if key == u.key && u.broken.Load() {
-		return bucket.Info{}, bucket.ErrUnavailable
+	if key == u.key {
+		if u.broken.Load() {
+			return bucket.Info{}, bucket.ErrUnavailable
+		}
+		u.writes.Add(1)
 	}
 	return u.Bucket.Put(ctx, key, body, size, c)
 }
 
+// What is there and is no history is replaced.
+func TestHistoryThatIsDamaged(t *testing.T) {
+	b := newBucket(t)
+	if _, err := b.Put(t.Context(), "events/history.json", strings.NewReader("{"), 1, bucket.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	r := remember(t, b, nil)
+	if got := r.recent(); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	r.push("web", "1.0.0", "one")
+	r.stop()
+	if got := remember(t, b, nil).recent(); len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+}
+
 // A push goes on when the history cannot be written, which is said once.
 func TestHistoryThatCannotBeWritten(t *testing.T) {
-	var broken atomic.Bool
-	b := &unwritable{Bucket: newBucket(t), key: "events/history.json", broken: &broken}
+	b := &unwritable{Bucket: newBucket(t), key: "events/history.json"}
 	r := remember(t, b, nil)
-	broken.Store(true)
+	b.broken.Store(true)
 	r.push("web", "1.0.0", "one")
 	eventually(t, "it is said", func() bool { return strings.Contains(r.log.String(), "cannot be written down") })
 	if got := r.recent(); len(got) != 1 {
 		t.Errorf("%v", got)
 	}
-	broken.Store(false)
+	b.broken.Store(false)
 	eventually(t, "it is written", func() bool { return len(keys(t, b, "events/history.json")) == 1 })
 	if n := strings.Count(r.log.String(), "cannot be written down"); n != 1 {
 		t.Errorf("it is said %d times", n)
+	}
+	// What was written is not written again.
+	r.stop()
+	if n := b.writes.Load(); n != 1 {
+		t.Errorf("it is written %d times", n)
 	}
 }
