@@ -23,3 +23,28 @@ func TestPresentation(t *testing.T) {
 		}
 	}
 }
+
+func FuzzDecodePresentation(f *testing.F) {
+	f.Add(wire.Presentation{DisplayName: "Charts", Emoji: "🌻"}.Encode())
+	f.Add([]byte(`{"version":1,"displayName":"` + "\xff" + `"}`))
+	f.Fuzz(func(t *testing.T, document []byte) { wantStable(t, document, wire.DecodePresentation) })
+}
+
+func FuzzDecodeSettings(f *testing.F) {
+	f.Add(wire.Settings{Name: "charts", Spec: "a: 1\n", Conditions: []wire.Condition{{Type: "Ready", Status: "True"}}}.Encode())
+	f.Add([]byte(`{"version":1,"conditions":[{"since":"9999-12-31T23:59:59-14:00"}]}`))
+	f.Fuzz(func(t *testing.T, document []byte) { wantStable(t, document, wire.DecodeSettings) })
+}
+
+// wantStable wants what is taken to be the same once it is written.
+func wantStable[T interface{ Encode() []byte }](t *testing.T, document []byte, decode func([]byte) (T, error)) {
+	t.Helper()
+	taken, err := decode(document)
+	if err != nil {
+		return
+	}
+	again, err := decode(taken.Encode())
+	if err != nil || string(again.Encode()) != string(taken.Encode()) {
+		t.Errorf("%q is taken as %s, and then as %s: %v", document, taken.Encode(), again.Encode(), err)
+	}
+}
