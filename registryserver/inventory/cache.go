@@ -36,7 +36,7 @@ const (
 
 	// Bounds of what a cache may have; a sound one is far below.
 	maxCacheBytes  = 1 << 30
-	maxStringBytes = 1 << 10
+	maxStringBytes = 2 << 10
 	maxZippedBytes = 2 * maxBlockBytes
 )
 
@@ -130,15 +130,7 @@ func (e *encoder) content(c *content) {
 		for _, n := range []int64{r.archiveSize, r.storedSize, int64(r.manifestSize), int64(r.configSize), int64(r.provenanceSize)} {
 			e.signed(n)
 		}
-		s := r.said
-		for _, text := range []string{s.KubeVersion, s.Description, s.Type, s.ArtifactType, s.PushedBy} {
-			e.shared(text)
-		}
-		deprecated := uint64(0)
-		if s.Deprecated {
-			deprecated = 1
-		}
-		e.number(deprecated)
+		e.shared(r.said)
 	}
 	e.number(uint64(len(c.refers)))
 	for _, hash := range slices.Sorted(maps.Keys(c.refers)) {
@@ -271,13 +263,11 @@ func (d *decoder) content() *content {
 	d.strings = d.strings[:0]
 	name := d.text()
 	var records, indexed []*record
-	known := sayings{}
 	for n := d.number(manyThings); n > 0 && d.err == nil; n-- {
 		r := d.record()
 		if d.err != nil {
 			return nil
 		}
-		known.share(r)
 		records = append(records, r)
 		if r.has(isIndexed) {
 			indexed = append(indexed, r)
@@ -322,8 +312,7 @@ func (d *decoder) record() *record {
 	r.etag, r.pushedAt = d.number(anyNumber), d.signed()
 	r.archiveSize, r.storedSize = d.signed(), d.signed()
 	r.manifestSize, r.configSize, r.provenanceSize = small(d.signed()), small(d.signed()), small(d.signed())
-	r.said = &said{KubeVersion: d.shared(), Description: d.shared(), Type: d.shared(), ArtifactType: d.shared(), PushedBy: d.shared()}
-	r.said.Deprecated = d.number(1) == 1
+	r.said = d.shared()
 	if !r.sound() {
 		d.fail()
 	}
@@ -332,7 +321,7 @@ func (d *decoder) record() *record {
 
 // sound says whether a record's strings are put together as pack does.
 func (r *record) sound() bool {
-	if len(r.packed) < int(r.tagLength) || r.archiveSize < 0 || r.storedSize < 0 {
+	if _, ok := decodeSaid(r.said); !ok || len(r.packed) < int(r.tagLength) || r.archiveSize < 0 || r.storedSize < 0 {
 		return false
 	}
 	rest := r.packed[r.tagLength:]

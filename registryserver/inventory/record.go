@@ -27,8 +27,8 @@ type record struct {
 	// packed is the tag, then, each with a byte of its length before it, the hashes of manifest, config, archive and
 	// provenance, and the app version.
 	packed string
-	// said is the same one for all in a content of which it says the same.
-	said *said
+	// said is what said.encode makes, in the same memory for all records of a content of which it is the same.
+	said string
 	// etag is that of the tag's object, see hashETag; 0 where it is to be read again.
 	etag uint64
 	// pushedAt is in nanoseconds since 1970.
@@ -39,26 +39,50 @@ type record struct {
 	flags                                    flags
 }
 
-// said is what is mostly alike for the versions of a chart. It is not changed.
+// said is what is mostly alike for the versions of a chart.
 type said struct {
-	KubeVersion, Description, Type, ArtifactType, PushedBy string
-	Deprecated                                             bool
+	kubeVersion, description, chartType, artifactType, pushedBy string
+}
+
+func (s *said) fields() []*string {
+	return []*string{&s.kubeVersion, &s.description, &s.chartType, &s.artifactType, &s.pushedBy}
+}
+
+// encode is each field behind its length (encoding/binary, varint).
+func (s said) encode() string {
+	var b []byte
+	for _, f := range s.fields() {
+		b = append(binary.AppendUvarint(b, uint64(len(*f))), *f...)
+	}
+	return string(b)
+}
+
+// decodeSaid is false for what encode has not made.
+func decodeSaid(encoded string) (s said, ok bool) {
+	for _, f := range s.fields() {
+		n, width := binary.Uvarint([]byte(encoded[:min(len(encoded), binary.MaxVarintLen16)]))
+		if width <= 0 || n > uint64(len(encoded)-width) {
+			return said{}, false
+		}
+		*f, encoded = encoded[width:width+int(n)], encoded[width+int(n):] //nolint:gosec // Bounded.
+	}
+	return s, encoded == ""
 }
 
 // sayings has one of each.
-type sayings map[said]*said
+type sayings map[string]string
 
-// know adds that of a record, which may be in use.
+// know adds that of a record.
 func (s sayings) know(r *record) {
-	if s[*r.said] == nil {
-		s[*r.said] = r.said
+	if _, ok := s[r.said]; !ok {
+		s[r.said] = r.said
 	}
 }
 
 // share gives a new record the one that others have.
 func (s sayings) share(r *record) {
 	s.know(r)
-	r.said = s[*r.said]
+	r.said = s[r.said]
 }
 
 type flags uint8
@@ -70,7 +94,9 @@ const (
 	isIndexed
 	// isPrerelease: by semantic versioning.
 	isPrerelease
-	allFlags = isChart | isIndexed | isPrerelease
+	// isDeprecated: as the chart says.
+	isDeprecated
+	allFlags = isChart | isIndexed | isPrerelease | isDeprecated
 )
 
 // The hashes of a record, in their order.
@@ -164,7 +190,7 @@ type descriptor struct {
 // that nothing is known of it.
 func describe(v repository.Version, content []byte) *record {
 	r := &record{
-		tagLength: uint8(min(len(v.Tag), math.MaxUint8)), said: &said{PushedBy: cut(v.PushedBy)}, etag: hashETag(v.ETag),
+		tagLength: uint8(min(len(v.Tag), math.MaxUint8)), etag: hashETag(v.ETag),
 		pushedAt: nanoseconds(v.PushedAt), manifestSize: small(v.Size), storedSize: max(0, v.Size),
 	}
 	var m manifest
@@ -174,6 +200,7 @@ func describe(v repository.Version, content []byte) *record {
 		m = manifest{} // What is no manifest is no chart.
 	}
 	hashes := [hashCount]string{manifestHash: hashOf(v.Digest)}
+	s := said{pushedBy: cut(v.PushedBy)}
 	seen := map[digest.Digest]bool{}
 	for _, d := range append([]descriptor{m.Config}, m.Layers...) {
 		if d.Size > 0 && !seen[d.Digest] && d.Size < math.MaxInt64-r.storedSize {
@@ -196,18 +223,20 @@ func describe(v repository.Version, content []byte) *record {
 			r.flags |= isPrerelease
 		}
 	} else {
-		r.said.ArtifactType = cut(cmp.Or(m.ArtifactType, m.Config.MediaType, v.MediaType))
+		s.artifactType = cut(cmp.Or(m.ArtifactType, m.Config.MediaType, v.MediaType))
 	}
-	r.packed = pack(v.Tag, hashes, "")
+	r.packed, r.said = pack(v.Tag, hashes, ""), s.encode()
 	return r
 }
 
 // say adds what a chart says of itself to what describe has made.
 func (r *record) say(m metadata) {
 	r.packed += cut(m.AppVersion)
-	r.said = &said{
-		KubeVersion: cut(m.KubeVersion), Description: cut(m.Description), Type: cut(m.Type), Deprecated: m.Deprecated,
-		PushedBy: r.said.PushedBy,
+	s, _ := decodeSaid(r.said)
+	s.kubeVersion, s.description, s.chartType = cut(m.KubeVersion), cut(m.Description), cut(m.Type)
+	r.said = s.encode()
+	if m.Deprecated {
+		r.flags |= isDeprecated
 	}
 }
 
@@ -236,12 +265,12 @@ func versionOf(tag string) string { return strings.ReplaceAll(tag, "_", "+") }
 
 // version is what a record has for who reads.
 func (r *record) version() Version {
-	s := r.said
+	s, _ := decodeSaid(strings.Clone(r.said)) // What is read does not keep the record in memory.
 	return Version{
-		Tag: strings.Clone(r.tag()), Digest: digestOf(r.hash(manifestHash)), Size: int64(r.manifestSize), Chart: r.has(isChart), ArtifactType: s.ArtifactType,
-		AppVersion: strings.Clone(r.appVersion()), KubeVersion: s.KubeVersion, Description: s.Description, Type: s.Type, Deprecated: s.Deprecated,
+		Tag: strings.Clone(r.tag()), Digest: digestOf(r.hash(manifestHash)), Size: int64(r.manifestSize), Chart: r.has(isChart), ArtifactType: s.artifactType,
+		AppVersion: strings.Clone(r.appVersion()), KubeVersion: s.kubeVersion, Description: s.description, Type: s.chartType, Deprecated: r.has(isDeprecated),
 		Config: digestOf(r.hash(configHash)), Archive: digestOf(r.hash(archiveHash)), Provenance: digestOf(r.hash(provenanceHash)),
-		ArchiveSize: r.archiveSize, StoredSize: r.storedSize, PushedAt: r.pushed(), PushedBy: s.PushedBy,
+		ArchiveSize: r.archiveSize, StoredSize: r.storedSize, PushedAt: r.pushed(), PushedBy: s.pushedBy,
 	}
 }
 
