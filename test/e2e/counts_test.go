@@ -5,7 +5,6 @@ package e2e
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -137,12 +136,7 @@ func newCounts(t *testing.T) *counts {
 	c := &counts{world: w, charts: map[string]map[string]stored{}, downloads: map[blob]*bounds{}, done: map[string]int{}, s3: w.s3Server()}
 	c.registry = w.onS3(c.s3, func(r *v1alpha1.HelmRegistry) { r.Spec.Tags.Mutable = []string{"*-dev"} })
 	_, password := w.token("charts", "ci", []v1alpha1.Scope{v1alpha1.ScopeRead, v1alpha1.ScopeWrite, v1alpha1.ScopeDelete})
-	var service corev1.Service
-	w.must(w.Get(t.Context(), client.ObjectKeyFromObject(c.registry), &service), "reading the Service")
-	ca := read(t, w.caFile("charts"))
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	c.wire = newWire(c.registry, roots, service.Spec.ClusterIP+":443", password)
+	c.wire = w.wire(c.registry, password)
 	for _, name := range []string{"helm-v3", "helm-v4"} {
 		c.helms = append(c.helms, w.helm(tool(t, name), "charts").loggedIn(c.registry, password))
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"golang.org/x/net/html"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 const (
@@ -71,7 +72,13 @@ func (a answer) digest() string { return a.header.Get("Docker-Content-Digest") }
 
 func digestOf(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
 
-func newWire(r *v1alpha1.HelmRegistry, roots *x509.CertPool, service, password string) *wire {
+// wire is one to a registry, with a token.
+func (w *world) wire(r *v1alpha1.HelmRegistry, password string) *wire {
+	w.Helper()
+	var service corev1.Service
+	w.must(w.Get(w.Context(), client.ObjectKeyFromObject(r), &service), "reading the Service")
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(read(w.T, w.caFile(r.Name)))
 	host, path, _ := strings.Cut(strings.TrimPrefix(r.Status.OCIURL, "oci://"), "/")
 	name, _, _ := strings.Cut(host, ":")
 	return &wire{
@@ -81,7 +88,7 @@ func newWire(r *v1alpha1.HelmRegistry, roots *x509.CertPool, service, password s
 			Timeout:       time.Minute,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		service: place{address: service}, password: password, path: path,
+		service: place{address: service.Spec.ClusterIP + ":443"}, password: password, path: path,
 	}
 }
 
