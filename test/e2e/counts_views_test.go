@@ -142,7 +142,7 @@ func (w *wire) sendWithin(ctx context.Context, to place, method, path string, bo
 		return answer{pod: to.pod}, err
 	}
 	request.SetBasicAuth("chartroom", w.password)
-	if strings.HasPrefix(path, "/"+w.path+"/charts/") || path == "/"+w.path || strings.HasPrefix(path, "/"+w.path+"?") {
+	if w.isPage(path) {
 		request.Header.Del("Authorization")
 		cookie, err := w.session(ctx, to)
 		if err != nil {
@@ -160,6 +160,17 @@ func (w *wire) sendWithin(ctx context.Context, to place, method, path string, bo
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
 	return answer{response.StatusCode, response.Header, content, to.pod}, err
+}
+
+// isPage is true of addresses that are for browsers.
+func (w *wire) isPage(path string) bool {
+	below, found := strings.CutPrefix(path, "/"+w.path)
+	return found && !strings.HasPrefix(below, "/helm")
+}
+
+// post sends a form, as a browser does that has signed in.
+func (w *wire) post(path string, form url.Values) (answer, error) {
+	return w.send(w.service, http.MethodPost, path, []byte(form.Encode()), "Content-Type", "application/x-www-form-urlencoded")
 }
 
 // session is the cookie of a browser that has signed in.
