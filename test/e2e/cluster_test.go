@@ -267,8 +267,11 @@ func (w *world) eventually(what string, condition func(ctx context.Context) erro
 	w.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(w.Context(), 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = condition(ctx)
-		return last == nil, nil
+		err := condition(ctx)
+		if err == nil || last == nil || ctx.Err() == nil {
+			last = err // Not what it says when there is no more time.
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		w.Fatalf("waited in vain for %s: %v (last: %v)", what, err, last)
