@@ -87,6 +87,7 @@ type kill struct {
 // If this fails, people who look at a registry in different ways are told different things: kubectl, the page, the API, the index
 // for helm and the bucket itself have to say the same, and what is right, whatever has happened to the pods.
 func TestCountsAgree(t *testing.T) {
+	t.Parallel()
 	total, seed := time.Minute, time.Now().UnixNano()
 	var err error
 	if text := os.Getenv(countsTime); text != "" {

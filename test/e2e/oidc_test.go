@@ -109,6 +109,7 @@ func (w *world) runPod(pod *corev1.Pod) (string, bool) {
 
 // If this fails, a job in the cluster needs a stored secret to push a chart, or goes on after its right was taken away.
 func TestServiceAccountsPublishWithoutSecrets(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	w.serviceAccount("publisher")

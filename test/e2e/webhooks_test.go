@@ -254,7 +254,6 @@ func (h *hooks) receive(events []told) {
 // If this fails, Flux, Argo CD or a job do not hear of a chart, cannot tell who says it, or a registry can be made to call
 // addresses inside the cluster.
 func TestWebhooks(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	h := w.hooks()
 	w.must(w.Create(t.Context(), &corev1.Secret{
@@ -329,6 +328,9 @@ func TestWebhooks(t *testing.T) {
 
 	w.refuses("inside-http", "nothing is sent elsewhere without TLS")
 	w.refuses("inside-https", "is not a public one, and not in a network that the administrator allowed")
+
+	// What is measured is; what follows takes long, and has time.
+	t.Parallel()
 
 	// Neither what receivers have refused until the server is killed, nor what was pushed the moment before, is lost.
 	h.close(true)
