@@ -36,6 +36,8 @@ const (
 	// killLoses is how far back a SIGKILL takes downloads with it, by the manual: those of the last ten seconds, and what a
 	// server had not heard of yet, up to five on S3; and room for a machine that is busy.
 	killLoses = 20 * time.Second
+	// clock is how times are written that are to be found in the logs of pods.
+	clock = "15:04:05.000"
 )
 
 // counts is a registry together with what must be in it.
@@ -56,6 +58,10 @@ type counts struct {
 	done      map[string]int
 	// gentle is true while nothing happens to the pods that may break off a request.
 	gentle bool
+	// rest is the shortest time between two things that happen to pods, a fifth of the longest.
+	rest time.Duration
+	// history is what happened since the last comparison, to explain a difference.
+	history []string
 }
 
 // stored is a version that was pushed.
@@ -103,6 +109,7 @@ func TestCountsAgree(t *testing.T) {
 	t.Logf("%s=%d %s=%s", countsSeed, seed, countsTime, total)
 
 	c := newCounts(t)
+	c.rest = min(max(2*time.Second, total/100), 8*time.Second)
 	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // It has to be repeatable.
 	var workers []*countsWorker
 	for i := range countsWorkers {
@@ -169,7 +176,7 @@ func (c *counts) disturb(ctx context.Context, random *rand.Rand) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(time.Duration(2+random.IntN(8)) * time.Second):
+		case <-time.After(c.rest + time.Duration(random.Int64N(int64(4*c.rest)))):
 		}
 		pods := c.serving()
 		pod := pods[random.IntN(len(pods))]
@@ -205,10 +212,15 @@ func (c *counts) disturb(ctx context.Context, random *rand.Rand) {
 				c.must(c.Delete(c.Context(), &operator), "deleting the operator's pod")
 			}
 		}
+		end := time.Now().Add(2 * time.Second)
+		if kind == "pod deleted by force" {
+			end = end.Add(time.Minute) // Nobody waits until it has really ended, and its name does not come again.
+		}
 		c.mu.Lock()
 		c.done[kind]++
+		c.history = append(c.history, fmt.Sprintf("%s %s, %s first", begin.UTC().Format(clock), kind, pod.Name))
 		for _, pod := range killed {
-			c.kills = append(c.kills, kill{pod.Name, begin, time.Now().Add(2 * time.Second)})
+			c.kills = append(c.kills, kill{pod.Name, begin, end})
 		}
 		c.mu.Unlock()
 		if killed != nil && kind != "pod deleted by force" {
@@ -274,6 +286,7 @@ func (c *counts) settlePulls() {
 	for _, p := range c.pulls {
 		b := c.downloads[p.of]
 		b.high++
+		c.history = append(c.history, fmt.Sprintf("%s %s %s was pulled at %q, young: %t", p.at.UTC().Format(clock), p.of.chart, p.of.archive, p.pod, p.young))
 		lost := slices.ContainsFunc(c.kills, func(k kill) bool {
 			return (p.pod == "" || p.pod == k.pod) && p.at.After(k.begin.Add(-killLoses)) && p.at.Before(k.end)
 		})
@@ -304,7 +317,8 @@ func (c *counts) differsFrom(h *held) error {
 			b = &bounds{}
 		}
 		if n := h.downloads[of]; n < b.low || n > b.high {
-			problems = append(problems, fmt.Errorf("%s %s was downloaded %d times, want %d to %d", of.chart, of.archive, n, b.low, b.high))
+			about := slices.DeleteFunc(slices.Clone(c.history), func(line string) bool { return strings.Contains(line, " was pulled at ") && !strings.Contains(line, of.archive) })
+			problems = append(problems, fmt.Errorf("%s %s was downloaded %d times, want %d to %d; what happened:\n%s", of.chart, of.archive, n, b.low, b.high, strings.Join(about, "\n")))
 		}
 	}
 	if len(problems) > 0 {
@@ -313,6 +327,7 @@ func (c *counts) differsFrom(h *held) error {
 	for of, b := range c.downloads {
 		b.low, b.high = h.downloads[of], h.downloads[of]
 	}
+	c.history = nil
 	return nil
 }
 
@@ -462,7 +477,7 @@ func (x *countsWorker) insist(what string, try func(again bool) (answer, error))
 			return a
 		}
 		if x.gentle && err != nil && a.pod == "" {
-			x.Errorf("%s %s was broken off, although no pod was killed: %v", time.Now().UTC().Format("15:04:05.000"), what, err)
+			x.Errorf("%s %s was broken off, although no pod was killed: %v", time.Now().UTC().Format(clock), what, err)
 		}
 		x.did("tries that failed")
 		if x.Context().Err() != nil || time.Now().After(deadline) {
@@ -687,7 +702,7 @@ func (x *countsWorker) pull(k key, v stored) {
 		x.maybe(of)
 		x.did("tries that failed")
 		if x.gentle && to.pod == "" {
-			x.Errorf("%s: %s was broken off, although no pod was killed: %v", time.Now().UTC().Format("15:04:05.000"), path, err)
+			x.Errorf("%s: %s was broken off, although no pod was killed: %v", time.Now().UTC().Format(clock), path, err)
 		}
 	case a.status == http.StatusOK && digestOf(a.body) == v.archive:
 		x.pulled(of, to.pod)
@@ -729,7 +744,7 @@ func (x *countsWorker) pullByHelm(k key, of blob) {
 	x.maybe(of)
 	x.did("tries that failed")
 	if x.gentle {
-		x.Errorf("%s: helm pull was broken off, although no pod was killed: %v\n%s", time.Now().UTC().Format("15:04:05.000"), err, out)
+		x.Errorf("%s: helm pull was broken off, although no pod was killed: %v\n%s", time.Now().UTC().Format(clock), err, out)
 	}
 }
 
