@@ -317,7 +317,9 @@ func (c *counts) differsFrom(h *held) error {
 			b = &bounds{}
 		}
 		if n := h.downloads[of]; n < b.low || n > b.high {
-			about := slices.DeleteFunc(slices.Clone(c.history), func(line string) bool { return strings.Contains(line, " was pulled at ") && !strings.Contains(line, of.archive) })
+			about := slices.DeleteFunc(slices.Clone(c.history), func(line string) bool {
+				return strings.Contains(line, " was pulled at ") && !strings.Contains(line, of.archive)
+			})
 			problems = append(problems, fmt.Errorf("%s %s was downloaded %d times, want %d to %d; what happened:\n%s", of.chart, of.archive, n, b.low, b.high, strings.Join(about, "\n")))
 		}
 	}
