@@ -76,8 +76,8 @@ type blob struct{ chart, archive string }
 // bounds are how often something was downloaded, at least and at most.
 type bounds struct{ low, high int64 }
 
-// pull is one that succeeded, at a pod, or through the Service where that is empty. young says that the version had just been
-// pushed, so that a pod may not have known it.
+// pull is one that succeeded, at a pod, or through the Service where that is empty. young says that the version went soon
+// after, so that a pod which did not know it yet did not count it.
 type pull struct {
 	of    blob
 	at    time.Time
@@ -296,7 +296,7 @@ func (c *counts) settlePulls() {
 		}
 		b.low++
 	}
-	c.Logf("%d pulls, of which %d may be lost by %d kills, or were of what a pod may not have known yet", len(c.pulls), unsure, len(c.kills))
+	c.Logf("%d pulls, of which %d may be lost by %d kills, or were of what went soon after", len(c.pulls), unsure, len(c.kills))
 	c.pulls, c.kills = nil, nil
 }
 
@@ -429,6 +429,7 @@ func (c *counts) keep(k key, v stored) {
 		c.charts[k.chart] = map[string]stored{}
 	}
 	c.charts[k.chart][k.tag] = v
+	c.history = append(c.history, fmt.Sprintf("%s %s %s is there as %s", v.since.UTC().Format(clock), k.chart, v.archive, k.tag))
 	if c.downloads[blob{k.chart, v.archive}] == nil {
 		c.downloads[blob{k.chart, v.archive}] = &bounds{}
 	}
@@ -669,16 +670,18 @@ func (x *countsWorker) delete(k key, v stored) {
 	x.did("deleted")
 }
 
-// outdate notes that pulls of a version are not counted that a pod which does not know it yet has served within the last
-// minute.
+// outdate notes that a version is about to go, or to be another one. A server that has not heard of a version yet, because it was
+// pushed elsewhere or the server has only just started, keeps a download of it for a minute until it has: of what goes
+// before, it is not counted.
 func (x *countsWorker) outdate(k key, v stored) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, p := range x.pulls {
-		if p.of == (blob{k.chart, v.archive}) && p.at.Before(v.since.Add(killLoses)) && time.Since(p.at) < time.Minute {
+		if p.of == (blob{k.chart, v.archive}) && time.Since(p.at) < time.Minute {
 			x.pulls[i].young = true
 		}
 	}
+	x.history = append(x.history, fmt.Sprintf("%s %s %s %s goes", time.Now().UTC().Format(clock), k.chart, v.archive, k.tag))
 }
 
 // pull downloads an archive, all of it, in one of four ways.
