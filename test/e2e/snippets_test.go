@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,11 +78,17 @@ func (x *reader) paste(what string, replace ...string) string {
 		x.Fatalf("there is no such snippet on the page")
 	}
 	line := strings.NewReplacer(replace...).Replace(what)
-	out, err := x.run(x.environment, "", "bash", "-ec", "cd '"+x.folder+"'\n"+line)
+	out, err := x.shell(line)
 	if err != nil {
 		x.Errorf("%s\n%v\n%s", line, err, out)
 	}
 	return out
+}
+
+// shell runs a line in the terminal. Its environment is not that of what leads to the cluster's network.
+func (x *reader) shell(line string) (string, error) {
+	x.Helper()
+	return x.run(nil, "", slices.Concat([]string{"env"}, x.environment, []string{"bash", "-ec", "cd '" + x.folder + "'\n" + line})...)
 }
 
 // file is a file in the terminal's folder. It is moved away, so that the next command has to write it again.
@@ -254,7 +261,7 @@ func (x *reader) deploys(version string, archive []byte) {
 		x.must(os.WriteFile(filepath.Join(x.folder, name+".yaml"), []byte(page[name]), 0o600), "writing what is shown")
 		x.paste("kubectl -n " + namespace + " create --dry-run=server --validate=strict -f " + name + ".yaml")
 		// Else a field that there is not would be taken, too.
-		if _, err := x.run(x.environment, "", "bash", "-ec", "cd '"+x.folder+"'; sed 's/^spec:/spec:\\n  nothing: true/' "+name+".yaml | kubectl -n "+namespace+" create --dry-run=server --validate=strict -f -"); err == nil {
+		if _, err := x.shell("sed 's/^spec:/spec:\\n  nothing: true/' " + name + ".yaml | kubectl -n " + namespace + " create --dry-run=server --validate=strict -f -"); err == nil {
 			x.Errorf("the API server takes a field that there is not")
 		}
 	}
