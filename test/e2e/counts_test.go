@@ -110,10 +110,10 @@ func TestCountsAgree(t *testing.T) {
 
 	c := newCounts(t)
 	c.rest = min(max(2*time.Second, total/100), 8*time.Second)
-	random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // It has to be repeatable.
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	var workers []*countsWorker
 	for i := range countsWorkers {
-		workers = append(workers, newCountsWorker(c, i, rand.New(rand.NewPCG(uint64(seed), uint64(i+1))))) //nolint:gosec // As above.
+		workers = append(workers, newCountsWorker(c, i, rand.New(rand.NewPCG(uint64(seed), uint64(i+1)))))
 	}
 	rounds := max(2, int((total+countsRound-1)/countsRound))
 	for round := range rounds {
