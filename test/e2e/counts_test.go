@@ -273,6 +273,7 @@ func (c *counts) compare(when string) {
 		}
 		return statusDiffers(c.registry.Status, expected)
 	})
+	c.row(c.registry)
 	versions, pulls := 0, int64(0)
 	for _, e := range expected {
 		versions, pulls = versions+e.versions, pulls+e.downloads
