@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,27 +48,99 @@ func root(t *testing.T) string {
 // kubeconfig is the file that names the cluster under test.
 func kubeconfig(t *testing.T) string {
 	t.Helper()
+	file, err := filepath.Abs(kubeconfigFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func kubeconfigFile() string {
 	if file := os.Getenv("KUBECONFIG"); file != "" {
 		return file
 	}
-	return filepath.Join(root(t), ".cluster/kubeconfig")
+	return "../../.cluster/kubeconfig"
 }
 
 func newClient(t *testing.T) client.Client {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	scheme := clientgoscheme.Scheme
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func connect() (client.Client, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfigFile())
+	if err != nil {
+		return nil, err
+	}
+	// Tests that run at the same time share what the API server gives to one client.
+	config.QPS, config.Burst = 200, 400
+	if err := addKinds(); err != nil {
+		return nil, err
+	}
+	return client.New(config, client.Options{Scheme: clientgoscheme.Scheme})
+}
+
+// addKinds makes the project's kinds known, once for all tests.
+var addKinds = sync.OnceValue(func() error { return v1alpha1.AddToScheme(clientgoscheme.Scheme) })
+
+func TestMain(m *testing.M) {
+	if err := allowNode(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// allowNode lets registries tell events to receivers on the node, where the tests listen, and to no others in the cluster. It is
+// done before the first test, because it rolls all registries.
+func allowNode(ctx context.Context) error {
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	address, err := nodeAddress(ctx, c)
+	if err != nil {
+		return err
+	}
+	var operator appsv1.Deployment
+	if err := c.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "chartroom-operator"}, &operator); err != nil {
+		return fmt.Errorf("reading the operator's Deployment: %w", err)
+	}
+	flag, container := "--allow-egress-cidrs="+address+"/32", &operator.Spec.Template.Spec.Containers[0]
+	if slices.Contains(container.Args, flag) {
+		return nil
+	}
+	container.Args = append(container.Args, flag)
+	if err := c.Update(ctx, &operator); err != nil {
+		return fmt.Errorf("changing the operator's Deployment: %w", err)
+	}
+	return wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(&operator), &operator); err != nil {
+			return false, err
+		}
+		s := operator.Status
+		return s.ObservedGeneration == operator.Generation && s.UpdatedReplicas == 1 && s.ReadyReplicas == 1 && s.Replicas == 1, nil
+	})
+}
+
+// nodeAddress is that of the node, where the tests may listen.
+func nodeAddress(ctx context.Context, c client.Client) (string, error) {
+	var nodes corev1.NodeList
+	if err := c.List(ctx, &nodes); err != nil {
+		return "", fmt.Errorf("listing the nodes: %w", err)
+	}
+	for _, node := range nodes.Items {
+		for _, address := range node.Status.Addresses {
+			if address.Type == corev1.NodeInternalIP {
+				return address.Address, nil
+			}
+		}
+	}
+	return "", errors.New("no node has an address")
 }
 
 // world is one test's corner of the cluster: a namespace that enforces the restricted pod security profile.
@@ -194,8 +267,11 @@ func (w *world) eventually(what string, condition func(ctx context.Context) erro
 	w.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(w.Context(), 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = condition(ctx)
-		return last == nil, nil
+		err := condition(ctx)
+		if err == nil || last == nil || ctx.Err() == nil {
+			last = err // Not what it says when there is no more time.
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		w.Fatalf("waited in vain for %s: %v (last: %v)", what, err, last)

@@ -31,7 +31,10 @@ func eachHelm(t *testing.T, test func(t *testing.T, helmPath string)) {
 		}
 	}
 	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) { test(t, path) })
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			test(t, path)
+		})
 	}
 }
 

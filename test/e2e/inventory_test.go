@@ -191,12 +191,7 @@ func (s *stock) shown() {
 		}
 		return string(out)
 	}
-	i := s.registry.Status.Inventory
-	row := strings.Join(strings.Fields(kubectl("get", "hreg", s.registry.Name, "--no-headers")), " ")
-	want := fmt.Sprintf("%s True %s %d %d %s ", s.registry.Name, s.registry.Status.URL, i.Charts, i.Versions, i.Size)
-	if !strings.HasPrefix(row, want) {
-		s.Errorf("kubectl get shows %q, want that it begins with %q", row, want)
-	}
+	s.row(s.registry)
 	description := kubectl("describe", "hreg", s.registry.Name)
 	for _, part := range []string{s.registry.Status.Charts[0].LatestVersion, s.registry.Status.Charts[0].Digest, s.registry.Status.Instructions.Push, s.registry.Status.Instructions.Pull} {
 		if !strings.Contains(description, part) {
@@ -219,6 +214,18 @@ func (s *stock) shown() {
 		}
 		return nil
 	})
+}
+
+// row requires that `kubectl get` shows what the status says.
+func (w *world) row(r *v1alpha1.HelmRegistry) {
+	w.Helper()
+	out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(w.T), "-n", w.namespace, "get", "hreg", r.Name, "--no-headers").CombinedOutput()
+	w.must(err, "kubectl get")
+	i := r.Status.Inventory
+	row, want := strings.Join(strings.Fields(string(out)), " "), fmt.Sprintf("%s True %s %d %d %s ", r.Name, r.Status.URL, i.Charts, i.Versions, i.Size)
+	if !strings.HasPrefix(row, want) {
+		w.Errorf("kubectl get shows %q, want that it begins with %q", row, want)
+	}
 }
 
 // If this fails, what happens while the operator is down is never seen in the status, or is lost.

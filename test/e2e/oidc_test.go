@@ -86,23 +86,30 @@ func (w *world) publish(r *v1alpha1.HelmRegistry, pod, helm, account, archive st
 			},
 		},
 	}
-	w.must(w.Create(w.Context(), object), "creating the pod that publishes")
-	w.eventually("the pod "+pod+" to end", func(ctx context.Context) error {
-		if err := w.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
+	return w.runPod(object)
+}
+
+// runPod creates a pod, waits for its end, and returns what it said, and whether it succeeded.
+func (w *world) runPod(pod *corev1.Pod) (string, bool) {
+	w.Helper()
+	w.must(w.Create(w.Context(), pod), "creating a pod")
+	w.eventually("the pod "+pod.Name+" to end", func(ctx context.Context) error {
+		if err := w.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
 			return err
 		}
-		if phase := object.Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+		if phase := pod.Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
 			return fmt.Errorf("it is %s", phase)
 		}
 		return nil
 	})
-	out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(w.T), "-n", w.namespace, "logs", pod).CombinedOutput()
+	out, err := exec.Command(w.kubectl, "--kubeconfig", kubeconfig(w.T), "-n", w.namespace, "logs", pod.Name).CombinedOutput()
 	w.must(err, "reading what the pod said")
-	return string(out), object.Status.Phase == corev1.PodSucceeded
+	return string(out), pod.Status.Phase == corev1.PodSucceeded
 }
 
 // If this fails, a job in the cluster needs a stored secret to push a chart, or goes on after its right was taken away.
 func TestServiceAccountsPublishWithoutSecrets(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	w.serviceAccount("publisher")

@@ -96,6 +96,7 @@ func TestNothingIsWrittenAtRest(t *testing.T) {
 // If this fails, something that was deleted or edited by hand stays broken, although the HelmRegistry says what it
 // should be.
 func TestDriftComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	_, password := w.token("charts", "ci", readWrite)
@@ -141,6 +142,7 @@ func TestDriftComesBack(t *testing.T) {
 
 // If this fails, a change of a text in a HelmRegistry interrupts those who pull from it.
 func TestTextsRollNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	before := w.podReady("charts")

@@ -22,6 +22,7 @@ import (
 // If this fails, the first thing that anybody does with Chartroom does not work: log in, push a chart, look at it, pull
 // it with and without a version, install it.
 func TestPushPullInstall(t *testing.T) {
+	t.Parallel()
 	eachHelm(t, func(t *testing.T, path string) {
 		w := newWorld(t)
 		r := w.registry("charts")
@@ -61,6 +62,7 @@ func TestPushPullInstall(t *testing.T) {
 
 // If this fails, a version that somebody deployed can change under them, or a pipeline that runs twice breaks.
 func TestVersionsAreImmutable(t *testing.T) {
+	t.Parallel()
 	eachHelm(t, func(t *testing.T, path string) {
 		w := newWorld(t)
 		r := w.registry("charts")
@@ -84,6 +86,7 @@ func TestVersionsAreImmutable(t *testing.T) {
 
 // If this fails, people who deploy can overwrite what others publish, or are told nothing of why they may not.
 func TestReadOnlyTokenCannotPush(t *testing.T) {
+	t.Parallel()
 	eachHelm(t, func(t *testing.T, path string) {
 		w := newWorld(t)
 		r := w.registry("charts")
@@ -105,6 +108,7 @@ func TestReadOnlyTokenCannotPush(t *testing.T) {
 
 // If this fails, a public registry asks strangers for a password, or lets them write.
 func TestPublicRegistryNeedsNoLogin(t *testing.T) {
+	t.Parallel()
 	eachHelm(t, func(t *testing.T, path string) {
 		w := newWorld(t)
 		r := w.registry("charts", func(r *v1alpha1.HelmRegistry) { r.Spec.Visibility = v1alpha1.VisibilityPublic })
@@ -192,6 +196,7 @@ func (w *world) in(t *testing.T) *world {
 
 // If this fails, one team sees or changes the charts of another.
 func TestRegistriesAreIsolated(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	path := newestHelm(t)
 	one, two := w.registry("one"), w.registry("two")
@@ -216,6 +221,7 @@ func TestRegistriesAreIsolated(t *testing.T) {
 
 // If this fails, the lines that `kubectl get helmregistry -o yaml` shows do not work when they are pasted.
 func TestInstructionsWorkAsPrinted(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []v1alpha1.TLSMode{v1alpha1.TLSSelfSigned, v1alpha1.TLSNone} {
 		eachHelm(t, func(t *testing.T, path string) {
 			if mode == v1alpha1.TLSNone && oldFlow(path) {

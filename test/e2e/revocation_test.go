@@ -312,6 +312,7 @@ func TestRevocationThroughFailures(t *testing.T) {
 
 // If this fails, who holds a session token keeps rights that its policy no longer gives.
 func TestSessionsFollowTheirPolicy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	a := w.asker(r)

@@ -313,6 +313,7 @@ func (w *world) rotate(s *s3Server) {
 
 // If this fails, somebody who asks for two pods on a volume for one gets pods that hang, and no word why.
 func TestReplicasOnAVolumeForOne(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	two := int32(2)
 	r := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "charts"}, Spec: v1alpha1.HelmRegistrySpec{Replicas: &two}}

@@ -17,6 +17,7 @@ import (
 
 // If this fails, one Secret does not open several registries, or ends at some of them only.
 func TestOneTokenForSeveralRegistries(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	team := map[string]string{"team": "web"}
 	var registries []*v1alpha1.HelmRegistry

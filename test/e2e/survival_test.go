@@ -34,6 +34,7 @@ func (w *world) published(change ...func(*v1alpha1.HelmRegistry)) (r *v1alpha1.H
 
 // If this fails, a pod that dies takes a chart with it that helm had reported as pushed, or leaves half of one behind.
 func TestPodKilledDuringPushes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	_, password := w.token("charts", "ci", readWrite)
@@ -171,8 +172,10 @@ func TestOperatorDown(t *testing.T) {
 
 // If this fails, deleting a HelmRegistry destroys charts that it was told to keep, or keeps what it was told to destroy.
 func TestDeletionPolicy(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []v1alpha1.DeletionPolicy{v1alpha1.DeletionRetain, v1alpha1.DeletionDelete} {
 		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			set := func(r *v1alpha1.HelmRegistry) { r.Spec.DeletionPolicy = policy }
 			r, h, archive, password := w.published(set)
@@ -212,6 +215,7 @@ func TestDeletionPolicy(t *testing.T) {
 
 // If this fails, a RegistryToken hangs in deletion for ever, and with it the namespace, because what it waits for is gone.
 func TestNothingHangs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := w.registry("charts")
 	token, _ := w.token("charts", "ci", readOnly)

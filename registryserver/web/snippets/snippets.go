@@ -118,7 +118,7 @@ func (r Registry) Install(c Chart) []Snippet {
 	}
 	if c.Version != "" {
 		all = append(all, Snippet{
-			ID: "dependency", Title: "As a dependency", Note: "In Chart.yaml; then run helm dependency update.",
+			ID: "dependency", Title: "As a dependency", Note: "In Chart.yaml; then run helm dependency update" + r.flags() + ".",
 			Text: fmt.Sprintf("dependencies:\n- name: %s\n  version: %q\n  repository: %s\n", path.Base(c.Name), c.Version, strings.TrimSuffix(reference, "/"+path.Base(c.Name))),
 		})
 	}
