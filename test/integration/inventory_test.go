@@ -248,11 +248,7 @@ func TestInventoryOfAnOldProgram(t *testing.T) {
 // While the operator is down nothing is lost, and the next one says nothing twice.
 func TestInventoryCatchesUp(t *testing.T) {
 	c := newCluster(t)
-	registry := c.registry(nil)
-	c.create(registry)
-	pod := c.startPod("charts-1")
-	pod.shelf.push("a", "app", "1.0.0")
-	c.holds(registry, 1)
+	registry, pod := c.ofOneChart()
 	if err := op.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -279,14 +275,20 @@ func TestInventoryCatchesUp(t *testing.T) {
 	}
 }
 
+// ofOneChart is a registry whose status has the one chart that its pod holds.
+func (c *cluster) ofOneChart() (*v1alpha1.HelmRegistry, *pod) {
+	registry := c.registry(nil)
+	c.create(registry)
+	p := c.startPod("charts-1")
+	p.shelf.push("a", "app", "1.0.0")
+	c.holds(registry, 1)
+	return registry, p
+}
+
 // However many downloads there are, the API server is not written to for each; at rest it is not written to at all.
 func TestInventoryIsWrittenSeldom(t *testing.T) {
 	c := newCluster(t)
-	registry := c.registry(nil)
-	c.create(registry)
-	pod := c.startPod("charts-1")
-	pod.shelf.push("a", "app", "1.0.0")
-	c.holds(registry, 1)
+	registry, pod := c.ofOneChart()
 	writes := func() int {
 		calls, err := env.OperatorCalls()
 		if err != nil {
@@ -314,11 +316,7 @@ func TestInventoryIsWrittenSeldom(t *testing.T) {
 // A registry that is deleted is asked no more, and one of its name that comes after it begins with nothing.
 func TestInventoryEndsWithTheRegistry(t *testing.T) {
 	c := newCluster(t)
-	registry := c.registry(nil)
-	c.create(registry)
-	pod := c.startPod("charts-1")
-	pod.shelf.push("a", "app", "1.0.0")
-	c.holds(registry, 1)
+	registry, pod := c.ofOneChart()
 	c.delete(registry)
 	c.eventually("nobody asks the pod any more", func() bool { waiting, _ := pod.shelf.asked(); return waiting == 0 })
 	c.eventually("the registry is gone", func() bool { return !c.exists(registry) })
