@@ -37,7 +37,8 @@ func TestWhatHappensIsTold(t *testing.T) {
 	if _, err := repo.PutManifest(repository.Copying(t.Context(), "team/web:1.0.0"), "2.0.0", imageType, manifest("one"), "ci"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all is told", func() bool { return len(l.got()) == 5 })
+	left := func() []string { return append(keys(t, b, "events/outbox/"), keys(t, b, "events/queue/")...) }
+	eventually(t, "all is told, and noted to be", func() bool { return len(l.got()) == 5 && len(left()) == 0 && len(r.state("hook").Deliveries) == 5 })
 	r.stop()
 	var web []string
 	for _, line := range l.lines() {
@@ -75,7 +76,7 @@ func TestWhatHappensIsTold(t *testing.T) {
 	if len(ids) != 5 {
 		t.Errorf("there are %d ids", len(ids))
 	}
-	if left := append(keys(t, b, "events/outbox/"), keys(t, b, "events/queue/")...); len(left) > 0 {
+	if left := left(); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 	s := r.state("hook")
