@@ -205,6 +205,7 @@ func TestCloseGivesUpWhatWasAsked(t *testing.T) {
 	i.Handle(issuertest.DiscoveryPath, func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // Whoever returns answers.
 	})
 	var log bytes.Buffer
 	k := oidc.NewKeys(oidc.Options{AllowedNetworks: issuertest.Loopback, Log: slog.New(slog.NewTextHandler(&log, nil))})
