@@ -83,8 +83,11 @@ func (w *world) wire(r *v1alpha1.HelmRegistry, password string) *wire {
 	name, _, _ := strings.Cut(host, ":")
 	return &wire{
 		client: &http.Client{
-			// Each request may be answered by another pod.
-			Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true},
+			// Each request may be answered by another pod, and nobody answers for one that is gone.
+			Transport: &http.Transport{
+				TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS13}, DisableKeepAlives: true,
+				DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			},
 			Timeout:       time.Minute,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
