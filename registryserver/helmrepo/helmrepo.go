@@ -193,7 +193,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	case pathErr != nil:
 		return pathErr
 	case found == nil:
-		return &face.Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "a Helm repository has no such address: it has index.yaml, and charts in charts/"}
+		return &face.Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "a Helm repository has no such address: it has index.yaml, and charts in charts/; versions are deleted with the REST API, see /api/v2/openapi.json"}
 	case !allowed:
 		return face.NotAllowed(w, r.Method, face.Allow(found.methods))
 	}

@@ -320,7 +320,7 @@ func TestRefusedForms(t *testing.T) {
 		"a provenance of another": {form("/api/charts", field{"chart", c}, field{"prov", provenance([]byte("x"))}), 400, "of another archive"},
 		"a provenance of nobody":  {form("/api/charts", field{"chart", c}, field{"prov", []byte(digest.FromBytes(c))}), 400, "not a signed message"},
 		"an empty provenance":     {form("/api/charts", field{"chart", c}, field{"prov", nil}), 400, "not a signed message"},
-		"no archive":              {form("/api/charts", field{"chart", []byte("<html>")}), 400, "not a gzip archive"},
+		"no archive":              {form("/api/charts", field{"chart", []byte("<html>")}), 400, "@ before"},
 		"an empty archive":        {form("/api/charts", field{"chart", nil}), 400, "not a gzip archive"},
 		"a cut archive":           {form("/api/charts", field{"chart", c[:len(c)-9]}), 400, "the chart"},
 		"no chart":                {form("/api/charts", field{"chart", charttest.Archive(charttest.File("web/x", "x"))}), 400, "no Chart.yaml"},
