@@ -507,7 +507,7 @@ func networks(texts []string) ([]netip.Prefix, error) {
 	for _, text := range texts {
 		network, err := netip.ParsePrefix(text)
 		if err != nil || network != network.Masked() {
-			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8 or fd00::/8", text)
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8 or fd00::/8, or 10.1.2.3/32 for one address", text)
 		}
 		all = append(all, network)
 	}

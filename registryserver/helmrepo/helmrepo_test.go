@@ -659,6 +659,12 @@ func TestEveryOtherMethodIsRefused(t *testing.T) {
 	}
 }
 
+// As clients of ChartMuseum would delete.
+func TestDeletesAreElsewhere(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	r.refused(http.StatusNotFound, call{Method: "DELETE", Path: "/api/charts/web/1.0.0"}, "the REST API deletes versions")
+}
+
 // Whatever an anonymous client asks a private registry for, and whatever a token asks for that does not cover it, the
 // answer is the same for what exists and for what does not.
 func TestNothingTellsWhatExists(t *testing.T) {
