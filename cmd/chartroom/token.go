@@ -202,7 +202,7 @@ ID is the second part of the token, as logs and "chartroom token list" show it. 
 other users of this machine may see it in the list of processes.`,
 		Example: `  chartroom token revoke --access access.json 4fT09aZk`,
 		// Not quoted: it may be a token.
-		Args: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("%d arguments: say which token: its id, as `chartroom token list` shows it", len(args))
 			}

@@ -65,6 +65,7 @@ func (f *fakeHistory) Recent(context.Context) ([]events.Event, error) { return f
 
 // watched is a registry with receivers.
 func watched(t *testing.T) (*site, *fakeNotifier, *fakeHistory) {
+	t.Helper()
 	at := time.Now().Add(-time.Hour)
 	event := func(id string, what receivers.Event, chart, version string) events.Event {
 		return events.Event{ID: id, Type: what, Time: at, Chart: chart, Version: version, Tag: strings.ReplaceAll(version, "+", "_"), Digest: "sha256:1234567890abcdef", By: "crt_pusher12"}
