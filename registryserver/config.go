@@ -2,6 +2,7 @@ package registryserver
 
 import (
 	"bytes"
+	"encoding"
 	"errors"
 	"fmt"
 	"io"
@@ -256,11 +257,34 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// UnmarshalYAML does what UnmarshalText does; its error names the line.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error { return unmarshalScalar(n, d) }
+
 // MarshalText writes it so that UnmarshalText can read it.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// unknownField is what the YAML reader says of one; the type is of no use to who wrote the file.
-var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+// unmarshalScalar reads a text from a configuration file, with an error that the YAML reader collects with its own.
+func unmarshalScalar(n *yaml.Node, into encoding.TextUnmarshaler) error {
+	var text string
+	if err := n.Decode(&text); err != nil {
+		return err
+	}
+	if err := into.UnmarshalText([]byte(text)); err != nil {
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %v", n.Line, err)}}
+	}
+	return nil
+}
+
+// plainly are what the YAML reader says, and the same for who wrote the file, to whom Go's types mean nothing.
+var plainly = []struct {
+	said *regexp.Regexp
+	say  string
+}{
+	{regexp.MustCompile(`field (\S+) not found in type \S+`), "the field $1 is unknown"},
+	{regexp.MustCompile("cannot unmarshal !!\\w+ (`[^`]*`) into u?int\\d*"), "$1 is not a whole number"},
+	{regexp.MustCompile("cannot unmarshal !!\\w+ (`[^`]*`) into bool"), "$1 is neither true nor false"},
+	{regexp.MustCompile("cannot unmarshal !!\\w+ (`[^`]*`) into \\[\\]\\S+"), "$1 is not a list"},
+}
 
 // LoadConfig reads a configuration file. It applies no defaults and does not judge: New does.
 func LoadConfig(path string) (Config, error) {
@@ -288,7 +312,11 @@ func decode(data []byte, into any) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(into); err != nil && !errors.Is(err, io.EOF) {
-		return errors.New(unknownField.ReplaceAllString(err.Error(), "the field $1 is unknown"))
+		said := err.Error()
+		for _, p := range plainly {
+			said = p.said.ReplaceAllString(said, p.say)
+		}
+		return errors.New(said)
 	}
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return errors.New("it holds more than one document")
@@ -479,7 +507,7 @@ func networks(texts []string) ([]netip.Prefix, error) {
 	for _, text := range texts {
 		network, err := netip.ParsePrefix(text)
 		if err != nil || network != network.Masked() {
-			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8 or fd00::/8", text)
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8 or fd00::/8, or 10.1.2.3/32 for one address", text)
 		}
 		all = append(all, network)
 	}

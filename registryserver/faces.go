@@ -28,7 +28,7 @@ func (s *Server) faces(store *repository.Store, a *admission) []part {
 	return []part{
 		helmrepo.New(helmrepo.Options{
 			Store: store, Inventory: s.inventory, Publisher: publisher, Observe: observe,
-			Door:       door("`helm repo add NAME " + address + helmrepo.Path(s.config.owner()) + " --username … --password-stdin`"),
+			Door:       door("`helm repo add NAME " + address + helmrepo.Path(s.config.owner()) + " --username … --password-stdin` (curl has `--user …`)"),
 			Pulled:     s.retention.pulled(),
 			Downloaded: s.inventory.downloads.Downloaded,
 		}),

@@ -113,6 +113,22 @@ func TestOneChartEveryWay(t *testing.T) {
 	eventually(t, "it is not in the index", func() bool { return r.versions("web")["2.0.0"] == "" })
 }
 
+// Whoever has not logged in learns how, with the program that they use.
+func TestFacesSayHowToLogIn(t *testing.T) {
+	t.Parallel()
+	r, _ := startIn(t, nil)
+	for path, words := range map[string][]string{
+		"/acme/charts/helm/index.yaml": {"helm repo add NAME " + r.public + "/acme/charts/helm ", "curl has `--user …`"}, packages: {"curl --user"},
+	} {
+		body := text(t, r.request("GET", r.public+path, nil, map[string]string{"Authorization": "Bearer none"}))
+		for _, w := range words {
+			if !strings.Contains(body, w) {
+				t.Errorf("%s: %q does not say %q", path, body, w)
+			}
+		}
+	}
+}
+
 func TestFacesAreRecorded(t *testing.T) {
 	t.Parallel()
 	r, folder := startIn(t, nil)

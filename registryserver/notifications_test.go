@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +87,57 @@ func TestReceiversAreTold(t *testing.T) {
 	} {
 		if !strings.Contains(metrics, line) {
 			t.Errorf("the metrics lack %s", line)
+		}
+	}
+}
+
+// What a receiver is told in Buildkite's format, it can ask for.
+func TestAddressesInEventsLead(t *testing.T) {
+	told := make(chan string, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		told <- string(body)
+	}))
+	t.Cleanup(receiver.Close)
+	r := start(t, func(c *registryserver.Config) {
+		c.AllowEgressCIDRs = []string{"127.0.0.0/8"}
+		c.Notifications = []receivers.Receiver{{Name: "hook", URL: receiver.URL, Format: receivers.Buildkite}}
+	})
+	if a := r.publish("/acme/charts/helm/api/charts?to=team/web", charttest.New("web", "1.0.0+a", 0).Content, nil); a.StatusCode != http.StatusCreated {
+		t.Fatal(a.Status)
+	}
+	type address struct {
+		ID, Slug, URL string
+		WebURL        string `json:"web_url"`
+	}
+	var event struct {
+		Package struct {
+			address
+			Organization, Registry address
+		}
+	}
+	if err := json.Unmarshal([]byte(<-told), &event); err != nil {
+		t.Fatal(err)
+	}
+	p := event.Package
+	here := func(address string) string {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.public + u.Path
+	}
+	var described struct{ ID string }
+	eventually(t, "the package is described", func() bool {
+		a := r.request("GET", here(p.URL), nil, nil)
+		return a.StatusCode == http.StatusOK && json.Unmarshal([]byte(text(t, a)), &described) == nil
+	})
+	if described.ID != p.ID || p.Registry.ID != "charts" {
+		t.Errorf("it is %q here, and the event says %+v", described.ID, p)
+	}
+	for _, page := range []string{p.WebURL, p.Organization.WebURL, p.Registry.WebURL} {
+		if a := r.request("GET", here(page), nil, map[string]string{"Accept": "text/html"}); a.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", page, a.Status)
 		}
 	}
 }

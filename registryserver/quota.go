@@ -14,6 +14,7 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
 )
 
 // QuotaConfig bounds what the registry stores. What is there already stays, whatever is written here.
@@ -56,6 +57,9 @@ func (q *Quantity) UnmarshalText(text []byte) (err error) {
 	*q, err = ParseQuantity(string(text))
 	return err
 }
+
+// UnmarshalYAML does what UnmarshalText does; its error names the line.
+func (q *Quantity) UnmarshalYAML(n *yaml.Node) error { return unmarshalScalar(n, q) }
 
 func (q QuotaConfig) validate(refuse func(field, format string, args ...any)) {
 	for _, n := range []struct {

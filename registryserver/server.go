@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/access"
@@ -424,6 +425,9 @@ func (s *Server) listenMetrics(ctx context.Context) error {
 
 func (s *Server) listen(ctx context.Context, name, address string, config *tls.Config) (*endpoint, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another program listens on %s: end it, or choose another address", address)
+	}
 	if err != nil {
 		return nil, err
 	}

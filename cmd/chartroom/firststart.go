@@ -116,6 +116,7 @@ func greet(w io.Writer, terminal bool, c registryserver.Config, address *url.URL
 	fmt.Fprintf(w, "  helm registry login %s --username chartroom --password-stdin%s < %s\n", address.Host, plain, source)
 	fmt.Fprintf(w, "  helm push mychart-0.1.0.tgz oci://%s/%s%s\n", address.Host, name, plain)
 	fmt.Fprintf(w, "  helm pull oci://%s/%s/mychart --version 0.1.0%s\n\n", address.Host, name, plain)
+	fmt.Fprintf(w, "In a browser: %s/%s\n\n", strings.TrimRight(address.String(), "/"), name)
 	if plain != "" {
 		fmt.Fprint(w, "Helm up to 3.17 has no --plain-http at login: leave it out there.\n\n")
 	} else {

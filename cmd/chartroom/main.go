@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes.
@@ -79,8 +80,18 @@ func rootCommand() *cobra.Command {
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SetFlagErrorFunc(explainFlag)
 	root.AddCommand(serveCommand(), newTokenCommand(), policyCommand(), exportCommand(), importCommand(), verifyCommand(), gcCommand(), retentionCommand(), storageCommand(), versionCommand())
 	return root
+}
+
+// explainFlag says of a flag that was not understood where to read about it.
+func explainFlag(c *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "duration" {
+		err = fmt.Errorf("--%s: %q is not a duration such as 720h or 30m", invalid.GetFlag().Name, invalid.GetValue())
+	}
+	return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 }
 
 // onRun has f called when c, or a command below it, has been typed rightly and begins to run.

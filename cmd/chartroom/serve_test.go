@@ -115,11 +115,13 @@ func TestGreetingShowsTheTokenOnATerminal(t *testing.T) {
 	}
 }
 
-func TestGreetingSaysWhatOldHelmsDoNotKnow(t *testing.T) {
+func TestGreetingOfALaptop(t *testing.T) {
 	var out bytes.Buffer
 	greet(&out, false, registryserver.Config{}.WithDefaults(), &url.URL{Scheme: "http", Host: "127.0.0.1:5000"}, firstToken{file: "access.token"})
-	if !strings.Contains(out.String(), "Helm up to 3.17 has no --plain-http at login") {
-		t.Errorf("the greeting is:\n%s", &out)
+	for _, wanted := range []string{"Helm up to 3.17 has no --plain-http at login", "In a browser: http://127.0.0.1:5000/default/charts\n"} {
+		if !strings.Contains(out.String(), wanted) {
+			t.Errorf("the greeting lacks %q:\n%s", wanted, &out)
+		}
 	}
 }
 
@@ -141,6 +143,11 @@ func TestGreetingAfterTheFirstTokenWasRevoked(t *testing.T) {
 
 func TestUsageErrors(t *testing.T) {
 	folder := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	if err := os.WriteFile(filepath.Join(folder, "bad.yaml"), []byte("lissten: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +160,7 @@ func TestUsageErrors(t *testing.T) {
 		{"", 0, "Usage:"},
 		{"serve --help", 0, "--external-url"},
 		{"serv", 2, `unknown command "serv"`},
-		{"serve --lissten x", 2, "unknown flag: --lissten"},
+		{"serve --lissten x", 2, "unknown flag: --lissten; see `chartroom serve --help`"},
 		{"serve extra", 2, "extra"},
 		{"serve --visibility open", 2, "access.visibility"},
 		{"serve --organization A --registry B", 2, "; registry:"},
@@ -164,10 +171,14 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --config none.yaml", 1, "none.yaml"},
 		{"serve --config bad.yaml", 1, "lissten"},
 		{"serve --listen 192.0.2.1:1", 1, "listen"},
+		{"serve --listen " + taken.Addr().String(), 1, "listen: another program listens on " + taken.Addr().String()},
 		{"token create", 2, "access"},
 		{"token create --access a.json --scopes=", 2, "--scopes: "},
 		{"token create --access a.json --charts Foo", 2, "--charts: "},
 		{"token create --access a.json --ttl 0", 2, "--ttl: "},
+		{"token create --access a.json --ttl 30d", 2, `--ttl: "30d" is not a duration such as 720h or 30m; see `},
+		{"token revoke --access a.json", 2, "say which token: its id"},
+		{"token revoke --access a.json a b", 2, "say which token: its id"},
 	} {
 		command := exec.Command(binary, strings.Fields(c.args)...)
 		command.Dir = folder

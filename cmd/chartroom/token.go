@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -80,6 +81,7 @@ of characters, "/" included, and "?" is any one.`,
 				expiry := time.Now().UTC().Add(ttl).Truncate(time.Second)
 				grant.ExpiresAt = &expiry
 			}
+			_, missing := os.Stat(file)
 			var token access.Token
 			err := access.EditFile(file, func(a *wire.Access) (err error) {
 				token, err = addToken(a, grant)
@@ -92,6 +94,9 @@ of characters, "/" included, and "?" is any one.`,
 				return fmt.Errorf("the token was created but could not be printed (%w); remove it with: chartroom token revoke --access %s %s", err, file, token.ID())
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "Created %v in %s. It is not shown again; revoke it with: chartroom token revoke --access %s %s\n", token, file, file, token.ID())
+			if errors.Is(missing, fs.ErrNotExist) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "There was no such file before: the token is good at a server that is started with --access %s.\n", file)
+			}
 			return nil
 		},
 	}
@@ -196,7 +201,13 @@ func newTokenRevokeCommand() *cobra.Command {
 ID is the second part of the token, as logs and "chartroom token list" show it. The whole token is taken too, but
 other users of this machine may see it in the list of processes.`,
 		Example: `  chartroom token revoke --access access.json 4fT09aZk`,
-		Args:    cobra.ExactArgs(1),
+		// Not quoted: it may be a token.
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("%d arguments: say which token: its id, as `chartroom token list` shows it", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {

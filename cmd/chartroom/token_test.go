@@ -63,6 +63,9 @@ func TestTokenCreate(t *testing.T) {
 	if strings.Contains(stderr, strings.TrimSpace(stdout)) || !strings.Contains(stderr, "revoke --access "+file+" "+token.ID()) {
 		t.Errorf("standard error: %q", stderr)
 	}
+	if !strings.Contains(stderr, "There was no such file before") {
+		t.Errorf("who mistypes the name of the file does not learn that it is a new one: %q", stderr)
+	}
 	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -80,9 +83,12 @@ func TestTokenCreate(t *testing.T) {
 	}
 
 	// The least where nothing is said: reading, all charts, no expiry.
+	if _, stderr, _ := tokenCommand("create", "--access", file); strings.Contains(stderr, "no such file") {
+		t.Errorf("standard error: %q", stderr)
+	}
 	second := create(t, file)
 	got = readAccess(t, file)
-	if len(got.Tokens) != 2 || got.Revision != 2 {
+	if len(got.Tokens) != 3 || got.Revision != 3 {
 		t.Fatalf("%+v", got)
 	}
 	for _, e := range got.Tokens {

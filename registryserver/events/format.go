@@ -85,18 +85,20 @@ type (
 )
 
 func buildkiteOf(e Event, r Registry) buildkite {
-	registry := buildkiteNamed{ID: r.name(), Slug: r.Registry, Name: r.Registry, URL: r.address(), WebURL: r.address()}
+	registry := buildkiteNamed{ID: r.Registry, Slug: r.Registry, Name: r.Registry, URL: r.address(), WebURL: r.address()}
 	b := buildkite{Event: e.Type, ID: e.ID, Sender: buildkiteSender{ID: e.By, Name: e.By}, Message: e.Message}
 	if e.Chart == "" {
 		b.Registry = &registry
 		return b
 	}
 	base := strings.TrimRight(r.URL.String(), "/")
+	// As the REST API names packages, so that a receiver can ask there.
+	id := strings.ReplaceAll(e.Chart, "/", "~") + ":" + e.Tag
 	b.Package = &buildkitePackage{
-		ID: e.Chart + ":" + e.Tag, URL: base + "/v2/" + r.name() + "/" + e.Chart + "/manifests/" + e.Tag, WebURL: e.webURL(r),
+		ID: id, URL: base + "/api/v2/packages/organizations/" + r.Organization + "/registries/" + r.Registry + "/packages/" + id, WebURL: e.webURL(r),
 		Name: e.Chart, Version: e.Version, Tag: e.Tag, Digest: string(e.Digest), PreviousDigest: string(e.Before), CopiedFrom: e.CopiedFrom,
 		CreatedAt:    e.Time.UTC().Format(time.RFC3339Nano),
-		Organization: buildkiteNamed{ID: r.Organization, Slug: r.Organization, Name: r.Organization, WebURL: base + "/" + r.Organization},
+		Organization: buildkiteNamed{ID: r.Organization, Slug: r.Organization, Name: r.Organization, WebURL: base + "/"},
 		Registry:     registry,
 	}
 	return b

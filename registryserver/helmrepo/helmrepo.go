@@ -192,6 +192,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	switch {
 	case pathErr != nil:
 		return pathErr
+	case found == nil && r.Method == http.MethodDelete:
+		return &face.Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "nothing can be deleted here: the REST API deletes versions, see /api/v2/openapi.json"}
 	case found == nil:
 		return &face.Error{Status: http.StatusNotFound, Code: "UNSUPPORTED", Message: "a Helm repository has no such address: it has index.yaml, and charts in charts/"}
 	case !allowed:

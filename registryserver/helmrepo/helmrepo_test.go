@@ -320,7 +320,7 @@ func TestRefusedForms(t *testing.T) {
 		"a provenance of another": {form("/api/charts", field{"chart", c}, field{"prov", provenance([]byte("x"))}), 400, "of another archive"},
 		"a provenance of nobody":  {form("/api/charts", field{"chart", c}, field{"prov", []byte(digest.FromBytes(c))}), 400, "not a signed message"},
 		"an empty provenance":     {form("/api/charts", field{"chart", c}, field{"prov", nil}), 400, "not a signed message"},
-		"no archive":              {form("/api/charts", field{"chart", []byte("<html>")}), 400, "not a gzip archive"},
+		"no archive":              {form("/api/charts", field{"chart", []byte("<html>")}), 400, "@ before"},
 		"an empty archive":        {form("/api/charts", field{"chart", nil}), 400, "not a gzip archive"},
 		"a cut archive":           {form("/api/charts", field{"chart", c[:len(c)-9]}), 400, "the chart"},
 		"no chart":                {form("/api/charts", field{"chart", charttest.Archive(charttest.File("web/x", "x"))}), 400, "no Chart.yaml"},
@@ -657,6 +657,12 @@ func TestEveryOtherMethodIsRefused(t *testing.T) {
 			t.Errorf("OPTIONS %s: %s", path, allow)
 		}
 	}
+}
+
+// As clients of ChartMuseum would delete.
+func TestDeletesAreElsewhere(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	r.refused(http.StatusNotFound, call{Method: "DELETE", Path: "/api/charts/web/1.0.0"}, "the REST API deletes versions")
 }
 
 // Whatever an anonymous client asks a private registry for, and whatever a token asks for that does not cover it, the

@@ -309,7 +309,7 @@ func (s *source) Read(p []byte) (int, error) {
 func eachFile(archive io.Reader, size int64, f func(h *tar.Header, name string, content []byte) bool) error {
 	unpacked, err := gzip.NewReader(archive)
 	if err != nil {
-		return refuse("the chart is not a gzip archive: %v", err)
+		return refuse("the chart is not a gzip archive (%v): send the .tgz that helm package writes; curl wants an @ before the name of a file", err)
 	}
 	limit := min(chart.MaxArchiveBytes, max(minUnpacked, maxRatio*min(size, chart.MaxArchiveBytes)))
 	bounded := &io.LimitedReader{R: unpacked, N: limit}

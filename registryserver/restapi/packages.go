@@ -102,6 +102,9 @@ func (h *Handler) describe(chart string, v inventory.Version) packageJSON {
 	return p
 }
 
+// idForm says how an id is written.
+const idForm = "The id of a package is NAME:VERSION, with ~ for each / in the name"
+
 var (
 	errNoPackage = refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "there is no such package: an id is NAME:VERSION, with ~ for each / in the name")
 	errBuilding  = refuse(http.StatusServiceUnavailable, "UNAVAILABLE", "the registry has just started and is still reading what it stores; try again in a few seconds")

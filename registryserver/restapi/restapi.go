@@ -217,10 +217,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	}
 	defer leave()
 	switch {
+	case pathErr != nil && strings.Contains(strings.ToLower(r.URL.RawPath), "%2f"):
+		return refuse(http.StatusBadRequest, "NAME_INVALID", "an address has no %2F. "+idForm)
 	case pathErr != nil:
 		return pathErr
 	case found == nil:
-		return refuse(http.StatusNotFound, "UNSUPPORTED", "there is no such address; "+Prefix+"/openapi.json says which there are")
+		return refuse(http.StatusNotFound, "UNSUPPORTED", "there is no such address; "+Prefix+"/openapi.json says which there are. "+idForm)
 	case !found.open && (parameters["organization"] != h.o.Organization || parameters["registry"] != h.o.Registry):
 		return refuse(http.StatusNotFound, "NAME_UNKNOWN", "there is no such registry here; this one is "+h.o.Door.Registry+", with its packages at "+h.root)
 	case !allowed:

@@ -365,6 +365,10 @@ func TestDelete(t *testing.T) {
 	}
 	r.refused(http.StatusNotFound, call{Method: "DELETE", Path: "/web:1.0.0"}, "no such package")
 	r.refused(http.StatusNotFound, call{Path: "/web:1.0.0"}, "no such package")
+	// As those write the id who do not know of the "~".
+	for path, status := range map[string]int{"/team/web:1.0.0": http.StatusNotFound, "/web/1.0.0": http.StatusNotFound, "/team%2Fweb:1.0.0": http.StatusBadRequest} {
+		r.refused(status, call{Path: path}, "~ for each /")
+	}
 	r.Want(http.StatusOK, call{Path: "/web:1.0.1"})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -77,6 +78,8 @@ type receiverState struct {
 	Older       int64
 	// Asked is what was asked for a moment ago, "ping" or "redeliver"; empty for nothing.
 	Asked string
+	// Whole says that what was sent and answered is shown, too.
+	Whole bool
 }
 
 func (h *Handler) activity(w http.ResponseWriter, r *request) error {
@@ -105,6 +108,8 @@ func (h *Handler) activity(w http.ResponseWriter, r *request) error {
 		if p.Receivers[i].Name == query.Get("receiver") {
 			p.Receivers[i].Asked = query.Get("asked")
 		}
+		// Of one receiver at a time: of all it would be a large page.
+		p.Receivers[i].Whole = p.Receivers[i].Name == query.Get("show")
 	}
 	return h.render(w, r, http.StatusOK, "activity", "Activity in "+h.displayName(), p)
 }
@@ -185,6 +190,15 @@ func (s receiverState) Host() string {
 		return ""
 	}
 	return u.Scheme + "://" + u.Host
+}
+
+// message is a request or an answer as it is written in HTTP/1.1, without its first line.
+func message(header map[string]string, body string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		b.WriteString(name + ": " + header[name] + "\n")
+	}
+	return b.String() + "\n" + body
 }
 
 // ask is the form that asks for a delivery.

@@ -65,6 +65,7 @@ func (f *fakeHistory) Recent(context.Context) ([]events.Event, error) { return f
 
 // watched is a registry with receivers.
 func watched(t *testing.T) (*site, *fakeNotifier, *fakeHistory) {
+	t.Helper()
 	at := time.Now().Add(-time.Hour)
 	event := func(id string, what receivers.Event, chart, version string) events.Event {
 		return events.Event{ID: id, Type: what, Time: at, Chart: chart, Version: version, Tag: strings.ReplaceAll(version, "+", "_"), Digest: "sha256:1234567890abcdef", By: "crt_pusher12"}
@@ -74,7 +75,9 @@ func watched(t *testing.T) (*site, *fakeNotifier, *fakeHistory) {
 		states: map[string]events.State{
 			"flux": {
 				Name: "flux", Receiver: receivers.Receiver{URL: "https://flux.example/hook/hunter2?t=hunter2", Format: receivers.Flux}, Pending: 1,
-				Deliveries: []events.Delivery{{Event: event("e1", receivers.PackageCreated, "web", "1.0.0+b1"), Attempt: 1, At: at, Took: 1234 * time.Millisecond, Outcome: events.Delivered, Response: events.Response{Status: 204}}},
+				Deliveries: []events.Delivery{{Event: event("e1", receivers.PackageCreated, "web", "1.0.0+b1"), Attempt: 1, At: at, Took: 1234 * time.Millisecond, Outcome: events.Delivered,
+					Request:  events.Request{URL: "https://flux.example/hook/hunter2?t=hunter2", Header: map[string]string{"X-Signature": "…", "X-Chartroom-Event": "package.created"}, Body: `{"sent": true}` + canary},
+					Response: events.Response{Status: 204, Header: map[string]string{"Server": "fluxd"}, Body: "answered " + canary}}},
 			},
 			"chat": {
 				Name: "chat", Receiver: receivers.Receiver{URL: "https://chat.example/", Format: receivers.CloudEvents}, Pending: 1234, Dead: 9, Problem: "it said " + canary, FailingSince: at, Next: time.Now().Add(time.Hour),
@@ -127,6 +130,13 @@ func TestActivity(t *testing.T) {
 	if got := strings.Count(page, `name="event" value="e3"`); got != 1 {
 		t.Errorf("one event has %d buttons", got)
 	}
+	wantNone(t, page, "fluxd", "{&#34;sent&#34;: true}")
+	page = b.page("/acme/charts/activity?show=flux")
+	wantAll(t, page, "X-Chartroom-Event: package.created\nX-Signature: …\n\n{&#34;sent&#34;: true}", "204\nServer: fluxd\n\nanswered ", `href="/acme/charts/activity?show=chat#receiver-chat"`)
+	wantNone(t, page, "hunter2", "<script>alert", "<img", `show=flux"`)
+	// Nothing came back.
+	wantAll(t, b.page("/acme/charts/activity?show=chat"), "No answer.")
+	wantNone(t, b.page("/acme/charts/activity?show="+url.QueryEscape(canary)), "fluxd", "<script>alert")
 	page = b.page("/acme/charts/activity?all")
 	wantAll(t, page, "3.0.19<")
 	wantNone(t, page, "more</a>")

@@ -144,7 +144,7 @@ func parsePages() map[string]*template.Template {
 		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"add":    func(a, b int) int { return a + b },
 		"link":   linkTo,
-		"took":   tookAbout, "mood": mood,
+		"took":   tookAbout, "mood": mood, "message": message,
 		"happened": func(e receivers.Event) string { return happened[e] },
 	}).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
 	all := map[string]*template.Template{}

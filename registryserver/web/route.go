@@ -30,7 +30,7 @@ type kind struct {
 
 // kinds are all of them.
 type kinds struct {
-	asset, home, signIn, signOut, registry, publish, access, settings, activity, chart, version, unknown *kind
+	asset, home, signIn, signOut, registry, publish, access, settings, activity, chart, version, repository, unknown *kind
 	// tabs are the pages of a version, by what stands behind "/-/" in their paths.
 	tabs map[string]*kind
 }
@@ -54,8 +54,10 @@ func newKinds() kinds {
 		activity: ofRegistry("/activity", forms, (*Handler).activity),
 		chart:    ofRegistry("/charts/{chart}/", reads, (*Handler).chart),
 		version:  ofRegistry("/charts/{chart}/{version}", reads, withArtifact((*Handler).installation)),
-		unknown:  ofRegistry("/…", forms, func(*Handler, http.ResponseWriter, *request) error { return errNotFound }),
-		tabs:     map[string]*kind{},
+		// Not private: it says the same to everybody, and helm shows a status but would take a page to sign in for an index.
+		repository: &kind{"/{registry}/index.yaml", audit.Other, forms, false, Light, (*Handler).repositoryElsewhere},
+		unknown:    ofRegistry("/…", forms, func(*Handler, http.ResponseWriter, *request) error { return errNotFound }),
+		tabs:       map[string]*kind{},
 	}
 	for tab, serve := range map[string]artifactServer{
 		"readme": (*Handler).readme, "values": (*Handler).values, "schema": (*Handler).schema, "templates": (*Handler).templates,
@@ -115,6 +117,8 @@ func (h *Handler) parse(u *url.URL) route {
 		return route{kind: h.kinds.settings}
 	case "/activity":
 		return route{kind: h.kinds.activity}
+	case "/index.yaml", "/api/charts":
+		return route{kind: h.kinds.repository}
 	}
 	charts, ok := strings.CutPrefix(below, "/charts/")
 	if !ok {
@@ -126,7 +130,10 @@ func (h *Handler) parse(u *url.URL) route {
 	named, tab, tabbed := strings.Cut(charts, "/-/")
 	slash := strings.LastIndexByte(named, '/')
 	if slash < 0 {
-		return route{kind: h.kinds.unknown}
+		if tabbed {
+			return route{kind: h.kinds.unknown}
+		}
+		return route{kind: h.kinds.chart, chart: named}
 	}
 	r := route{kind: h.kinds.version, chart: named[:slash], version: named[slash+1:]}
 	if tabbed {

@@ -190,6 +190,12 @@ func (e *statusError) Error() string { return e.reason }
 // errNotFound is the answer for what is not there, and for what the viewer may not see.
 var errNotFound = &statusError{http.StatusNotFound, "There is nothing here, or you may not see it."}
 
+// repositoryElsewhere answers who has left out the last element of the Helm repository's address.
+func (h *Handler) repositoryElsewhere(http.ResponseWriter, *request) error {
+	address := strings.TrimRight(h.o.ExternalURL.String(), "/") + h.registryPath() + "/helm"
+	return &statusError{http.StatusNotFound, "There is nothing here: the address of the registry as a Helm repository is " + address + "."}
+}
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.secure(w.Header(), r)

@@ -140,6 +140,7 @@ func TestAddresses(t *testing.T) {
 		"/acme/charts/charts/web/":            "/acme/charts/charts/web/1.1.0",
 		"/acme/charts/charts/team/db/":        "/acme/charts/charts/team/db/2.0.0_b1",
 		"/acme/charts/charts/team/db":         "/acme/charts/charts/team/db/",
+		"/acme/charts/charts/web":             "/acme/charts/charts/web/1.1.0",
 		"/acme/charts/charts/web/1.0.0/":      "/acme/charts/charts/web/1.0.0/7.0.0",
 		"/acme/charts/charts/web/1.0.0/7.0.0": "",
 		"/acme/charts/charts/web/1.0.0":       "",
@@ -150,13 +151,27 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"/acme/charts/nothing", "/acme/charts/charts", "/acme/charts/charts/", "/acme/charts/charts/web", "/acme/charts/charts/none/", "/acme/charts/charts/web/2.0.0",
+		"/acme/charts/nothing", "/acme/charts/charts", "/acme/charts/charts/", "/acme/charts/charts/none", "/acme/charts/charts/none/", "/acme/charts/charts/web%2f", "/acme/charts/charts/web/2.0.0",
 		"/acme/charts/charts/web/1.0.0/-/none", "/acme/charts/charts/web/1.0.0/-/", "/acme/charts/charts//1.0.0", "/acme/charts/charts/../1.0.0", "/acme/charts/charts/web/..",
 		"/acme/charts/charts/web%2f1.0.0", "/acme/charts/charts/WEB/1.0.0", "/acme/charts/charts/web/1.0.0%00", "/acme/charts/charts/web/sha256:00", "/static/style.css", "/static/",
 		"/acme/charts/charts/web/1.1.0/-/templates?file=Chart.yaml", "/acme/charts/charts/" + strings.Repeat("a", 5000) + "/1", "/acme/charts/access",
 	} {
 		if a := b.get(path); a.StatusCode != http.StatusNotFound || !strings.Contains(a.body, "There is nothing here") {
 			t.Errorf("%.80s: %s", path, a.Status)
+		}
+	}
+}
+
+// Who leaves out the /helm of the Helm repository is told so, with a status that helm shows.
+func TestHelmRepositoryIsElsewhere(t *testing.T) {
+	for _, visibility := range []wire.Visibility{wire.Public, wire.Private} {
+		b := newSite(t, visibility).browser()
+		for path, method := range map[string]string{"/acme/charts/index.yaml": http.MethodGet, "/acme/charts/api/charts": http.MethodPost} {
+			a := b.do(method, path, nil)
+			if a.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %s", path, a.Status)
+			}
+			wantAll(t, a.body, "https://charts.example.com/acme/charts/helm")
 		}
 	}
 }
@@ -494,6 +509,7 @@ func TestPolicyTester(t *testing.T) {
 		`{"iss": "https://other.example"}`:                              "Not admitted",
 		`[]`:                                                            "claims are a map",
 		`{"a": `:                                                        `role="alert"`,
+		`eyJhbGciOiJub25lIn0.eyJpc3MiOiJ4In0.c2ln`:                      "the middle one of its three parts",
 		`</textarea><script>window.__xss=1</script>`:                    "&lt;/textarea&gt;",
 	} {
 		a := b.do(http.MethodPost, "/acme/charts/access", url.Values{"claims": {claims}})

@@ -47,6 +47,9 @@ func ParseClaims(text []byte) (map[string]any, error) {
 	}
 	claims, ok := value.(map[string]any)
 	if !ok {
+		if _, ok := value.(string); ok {
+			return nil, errors.New(`claims are a map, such as {"iss": "…", "sub": "…"}, and this is a string; of a token, they are the middle one of its three parts, decoded from base64url`)
+		}
 		return nil, fmt.Errorf("claims are a map, and this is %s", kindOf(value))
 	}
 	return claims, nil

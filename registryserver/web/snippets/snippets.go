@@ -76,6 +76,9 @@ func (r Registry) authority() string {
 func (r Registry) Login() Snippet {
 	s := r.login(`"$TOKEN"`)
 	s.Note = "TOKEN is a registry token or an OIDC token; any user name will do. Helm keeps one login for each host, so name the bare host."
+	if r.PlainHTTP {
+		s.Note += " Helm up to 3.17 has no --plain-http here: leave it out."
+	}
 	return s
 }
 
