@@ -342,9 +342,16 @@ func eachFile(archive io.Reader, size int64, f func(h *tar.Header, name string, 
 	}
 }
 
+// valueMarks are what stands between values: "," and all that breaks lines (YAML 1.1 section 5.4).
+var valueMarks = [...]string{",", "\n", "\r", "\u0085", "\u2028", "\u2029"}
+
 // decodeYAML reads YAML into what is described by JSON tags.
 func decodeYAML(content []byte, v any) error {
-	if bytes.Count(content, []byte("\n"))+bytes.Count(content, []byte(",")) > maxValues {
+	values := 0
+	for _, mark := range valueMarks {
+		values += bytes.Count(content, []byte(mark))
+	}
+	if values > maxValues {
 		return errors.New("it has too many values")
 	}
 	var document yaml.Node
