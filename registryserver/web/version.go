@@ -450,15 +450,38 @@ type manifestBody struct {
 func (h *Handler) manifest(w http.ResponseWriter, r *request, a *artifact) error {
 	var b manifestBody
 	if a.Raw != nil {
-		text := a.Raw
-		var indented bytes.Buffer
-		if json.Indent(&indented, a.Raw, "", "  ") == nil {
-			text = indented.Bytes()
-		}
-		b.textBody = shown(chart.Text{Name: "manifest.json", Size: a.Manifest.Size, Content: text})
+		b.textBody = shown(chart.Text{Name: "manifest.json", Size: a.Manifest.Size, Content: indent(a.Raw)})
 		sum := sha512.Sum512(a.Raw)
 		b.SHA512 = hex.EncodeToString(sum[:])
 	}
 	b.Download = h.versionURL(a.Name, a.Reference, manifestFile)
 	return h.page(w, r, a, "manifest", b, "")
+}
+
+// indent puts each value of a JSON document on a line of its own. What would become very much larger by that stays as it is:
+// in deep nesting most of it would be spaces.
+func indent(raw []byte) []byte {
+	size, depth, quoted := len(raw), 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+			size += 2 * depth
+		case c == ']' || c == '}':
+			depth--
+			size += 2 * depth
+		case c == ',':
+			size += 2 * depth
+		}
+	}
+	var indented bytes.Buffer
+	if size > 4*maxManifestBytes || json.Indent(&indented, raw, "", "  ") != nil {
+		return raw
+	}
+	return indented.Bytes()
 }

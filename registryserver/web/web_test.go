@@ -613,3 +613,21 @@ func TestLargeTexts(t *testing.T) {
 	wantAll(t, page, `<pre class="plain"`, "This is the beginning of it")
 	wantAll(t, b.page(versionPath("web", "0.9.0", "readme")), "The README is empty")
 }
+
+// A manifest of 256 KiB could become one of 16 MiB, all of which a slow client would keep in memory.
+func TestIndent(t *testing.T) {
+	if got := string(web.Indent([]byte(`{"a":"\"[","b":[1]}`))); got != "{\n  \"a\": \"\\\"[\",\n  \"b\": [\n    1\n  ]\n}" {
+		t.Errorf("it is %s", got)
+	}
+	inner := strings.Repeat(`"[",`, 10_000)
+	wide := `{"a":[` + inner + `1]}`
+	if got := string(web.Indent([]byte(wide))); strings.Count(got, "\n") != 10_004 {
+		t.Errorf("a long list has %d lines", strings.Count(got, "\n"))
+	}
+	for _, separator := range []string{"1,", "[],", "{},"} {
+		deep := strings.Repeat("[", 60) + strings.Repeat(separator, 60_000) + "1" + strings.Repeat("]", 60)
+		if got := web.Indent([]byte(deep)); len(got) != len(deep) {
+			t.Errorf("%d bytes with %s become %d", len(deep), separator, len(got))
+		}
+	}
+}
