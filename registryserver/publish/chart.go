@@ -29,9 +29,7 @@ const (
 	maxRatio    = 200
 	minUnpacked = 1 << 20
 	maxMetadata = 1 << 20
-	// maxValues bounds the values of one document of metadata, each of which takes about 200 bytes of memory.
-	maxValues = 100_000
-	maxNested = 32
+	maxNested   = 32
 )
 
 // metadata is a chart's Chart.yaml (Helm's documentation, "The Chart.yaml File"), in the order in which helm writes it
@@ -342,16 +340,9 @@ func eachFile(archive io.Reader, size int64, f func(h *tar.Header, name string, 
 	}
 }
 
-// valueMarks are what stands between values: "," and all that breaks lines (YAML 1.1 section 5.4).
-var valueMarks = [...]string{",", "\n", "\r", "\u0085", "\u2028", "\u2029"}
-
 // decodeYAML reads YAML into what is described by JSON tags.
 func decodeYAML(content []byte, v any) error {
-	values := 0
-	for _, mark := range valueMarks {
-		values += bytes.Count(content, []byte(mark))
-	}
-	if values > maxValues {
+	if chart.TooManyValues(content) {
 		return errors.New("it has too many values")
 	}
 	var document yaml.Node
