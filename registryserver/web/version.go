@@ -26,8 +26,10 @@ const (
 	// maxShownLines and maxShownBytes bound a text on a page.
 	maxShownLines = 5000
 	maxShownBytes = 256 << 10
-	// maxReferrers bounds those that are shown.
-	maxReferrers = 200
+	// maxReferrers bounds those that are shown, maxReferrersBytes about what is read of them, and maxTypeBytes the type of each.
+	maxReferrers      = 200
+	maxReferrersBytes = 4 << 20
+	maxTypeBytes      = 255
 	// maxOffered is how many other versions a form suggests.
 	maxOffered = 50
 )
@@ -406,22 +408,24 @@ func kindOf(artifactType string) string {
 
 func (h *Handler) signatures(w http.ResponseWriter, r *request, a *artifact) error {
 	var b signaturesBody
+	size := 0
 	for last := ""; ; {
 		found, next, err := a.repository.Referrers(r.Context(), a.Manifest.Digest, "", last)
 		if err != nil {
 			return err
 		}
 		for _, f := range found {
+			size += len(f.ArtifactType) + len(f.Annotations)
 			created := ""
 			var annotations map[string]string
 			if json.Unmarshal(f.Annotations, &annotations) == nil {
 				created = annotations["org.opencontainers.image.created"]
 			}
 			b.Referrers = append(b.Referrers, referrer{
-				Kind: kindOf(f.ArtifactType), Type: f.ArtifactType, URL: h.versionURL(a.Name, f.Digest.String(), ""), Created: clip(created, 40), Size: f.Size,
+				Kind: kindOf(f.ArtifactType), Type: clip(f.ArtifactType, maxTypeBytes), URL: h.versionURL(a.Name, f.Digest.String(), ""), Created: clip(created, 40), Size: f.Size,
 			})
 		}
-		if b.More = next != "" && len(b.Referrers) >= maxReferrers; next == "" || b.More {
+		if b.More = next != "" && (len(b.Referrers) >= maxReferrers || size >= maxReferrersBytes); next == "" || b.More {
 			break
 		}
 		last = next

@@ -210,6 +210,23 @@ func TestForeignArtifacts(t *testing.T) {
 	}
 }
 
+// What refers to a version can say as much of itself as fits into a manifest, and there can be very many.
+func TestLargeReferrers(t *testing.T) {
+	s := newSite(t, wire.Public)
+	subject := s.push("web", webChart("web", "1.0.0", nil), "1.0.0")
+	repo, err := s.store.Repository("web")
+	ok(t, err)
+	ok(t, repo.PutBlob(t.Context(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", strings.NewReader("{}"), 2))
+	for i := range 5 {
+		s.pushManifest("web", manifestOf(subject, fmt.Sprintf("application/x.%d%s", i, strings.Repeat("x", 3<<20))), "")
+	}
+	page := s.browser().page(versionPath("web", "1.0.0", "signatures"))
+	wantAll(t, page, "application/x.", "There are more than are shown here.")
+	if rows := strings.Count(page, "application/x."); len(page) > 32<<10 || rows > 2 {
+		t.Errorf("a page of %d bytes shows %d", len(page), rows)
+	}
+}
+
 func TestDownloads(t *testing.T) {
 	s := newSite(t, wire.Public)
 	s.furnish()
