@@ -68,7 +68,7 @@ type Options struct {
 	Poll, PollIdle time.Duration
 	// CompareEvery is how often everything is compared with the bucket; 0 means six hours.
 	CompareEvery time.Duration
-	// CacheFrom is the number of tags from which on there is a cache; 0 means 1,000.
+	// CacheFrom is the number of tags, and of manifests that something refers to, from which on there is a cache; 0 means 1,000.
 	CacheFrom int
 	// Log is told how long it took to see all that is stored, and what went wrong, which is tried again.
 	Log *slog.Logger

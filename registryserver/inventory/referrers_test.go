@@ -3,6 +3,7 @@ package inventory_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -185,4 +186,25 @@ func TestReferrers(t *testing.T) {
 		}
 		r.untilReferrers("web", "1.0.0", 1, 2)
 	})
+}
+
+// What is referred to costs a start as much as tags do, and needs none: without a cache, whoever pushes referrers could
+// make all starts slow.
+func TestCacheForReferrers(t *testing.T) {
+	t.Parallel()
+	b := newBucket(t)
+	r := built(t, b, func(o *inventory.Options) { o.CacheFrom = 4 })
+	r.push("web", "1.0.0", nil)
+	for n := range 3 {
+		ok(t, r.CacheIfDue(t.Context(), time.Now()))
+		if _, err := b.Head(t.Context(), "inventory/cache"); !errors.Is(err, bucket.ErrNotFound) {
+			t.Fatalf("with %d subjects there is a cache: %v", n, err)
+		}
+		r.refer("web", digest.FromString(strconv.Itoa(n)), bundle, nil)
+		r.until("it is counted", func() bool { return r.Wire().Clock[r.Process()] == uint64(n+2) })
+	}
+	ok(t, r.CacheIfDue(t.Context(), time.Now()))
+	if _, err := b.Head(t.Context(), "inventory/cache"); err != nil {
+		t.Error(err)
+	}
 }
