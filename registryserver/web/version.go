@@ -276,7 +276,9 @@ func (h *Handler) schema(w http.ResponseWriter, r *request, a *artifact) error {
 // templatesBody are the templates of a chart, and the text of one.
 type templatesBody struct {
 	Templates []chart.File
-	File      *textBody
+	// Unnamed is how many files are not shown.
+	Unnamed int
+	File    *textBody
 }
 
 func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) error {
@@ -287,7 +289,7 @@ func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) erro
 	if problem != "" || err != nil {
 		return h.problem(w, r, a, "templates", problem, err)
 	}
-	b := templatesBody{Templates: c.Templates}
+	b := templatesBody{Templates: c.Templates, Unnamed: c.Unnamed}
 	if name := r.URL.Query().Get("file"); name != "" {
 		if !slices.ContainsFunc(c.Templates, func(f chart.File) bool { return f.Name == name }) {
 			return errNotFound
@@ -309,6 +311,8 @@ func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) erro
 type dependenciesBody struct {
 	Dependencies []dependency
 	Bundled      []string
+	// Unnamed is how many files of the archive are not shown.
+	Unnamed int
 }
 
 type dependency struct {
@@ -325,7 +329,7 @@ func (h *Handler) dependencies(w http.ResponseWriter, r *request, a *artifact) e
 	if problem != "" || err != nil {
 		return h.problem(w, r, a, "dependencies", problem, err)
 	}
-	b := dependenciesBody{Bundled: c.Bundled}
+	b := dependenciesBody{Bundled: c.Bundled, Unnamed: c.Unnamed}
 	own := "oci://" + h.o.ExternalURL.Host + h.registryPath()
 	for _, d := range a.Details.Dependencies {
 		e := dependency{Dependency: d, Link: linkTo("", d.Repository)}
