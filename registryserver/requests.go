@@ -142,10 +142,10 @@ func clip(s string, limit int) string {
 	return s[:limit] + "…"
 }
 
-// requestID takes the client's id when it is short and plain, so that a log line cannot be forged through it, and makes
-// one otherwise.
+// requestID takes the client's id when it is short and plain, so that a log line cannot be forged through it, and is no
+// token. It makes one otherwise.
 func requestID(values []string) string {
-	if len(values) == 1 && len(values[0]) <= 64 && values[0] != "" && strings.IndexFunc(values[0], unsafeInID) < 0 {
+	if len(values) == 1 && len(values[0]) <= 64 && values[0] != "" && strings.IndexFunc(values[0], unsafeInID) < 0 && access.Masked(values[0]) == values[0] {
 		return values[0]
 	}
 	return newID()

@@ -48,9 +48,11 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	basic := func(user, password string) string {
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	}
+	const packages = "/api/v2/packages/organizations/acme/registries/charts/packages"
 	for n := range 400 {
 		secret := damages[random.IntN(len(damages))](pick(secrets...))
-		path := pick("/v2/", "/v2/_catalog", "/v2/acme/charts/web/tags/list", "/v2/acme/charts/web/manifests/1.0.0", "/v2/acme/charts/web/blobs/uploads/", "/v2/other/charts/web/manifests/1", "/-/oidc/exchange", "/nothing")
+		path := pick("/v2/", "/v2/_catalog", "/v2/acme/charts/web/tags/list", "/v2/acme/charts/web/manifests/1.0.0", "/v2/acme/charts/web/blobs/uploads/", "/v2/other/charts/web/manifests/1", "/-/oidc/exchange", "/nothing",
+			packages, packages+"/web:1.0.0/copy", "/acme/charts/helm/index.yaml", "/acme/charts/helm/charts/web-1.0.0.tgz", "/acme/charts/helm/api/charts")
 		body, header := "", map[string]string{"X-Request-Id": fmt.Sprint("secrecy-", n)}
 		switch random.IntN(9) {
 		case 0:
@@ -73,13 +75,15 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 			body = secret
 		case 8: // Where no secret belongs, and only tokens can be told from names.
 			secret = pick(secrets[0], secrets[1], secrets[3])
-			path = pick("/v2/acme/charts/web/manifests/"+secret, "/v2/acme/charts/web/blobs/"+secret, "/v2/acme/charts/"+secret+"/tags/list", "/"+secret+"/x")
+			path = pick("/v2/acme/charts/web/manifests/"+secret, "/v2/acme/charts/web/blobs/"+secret, "/v2/acme/charts/"+secret+"/tags/list", "/"+secret+"/x",
+				packages+"/"+secret+":1.0.0", "/acme/charts/helm/charts/"+secret+"-1.0.0.tgz")
 		}
 		answer := r.request(pick(http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete), r.public+path, strings.NewReader(body), header)
 		if said := text(t, answer); strings.Contains(said, secret) && !strings.HasPrefix(path, "/-/") {
 			t.Errorf("%s tells the secret to who sent it: %s", path, said)
 		}
 	}
+	r.request("GET", r.public+"/v2/", nil, map[string]string{"X-Request-Id": r.token})
 	r.request("GET", r.public+"/v2/", nil, map[string]string{"X-Request-Id": "secrecy-last"})
 	r.recorded("secrecy-last")
 	eventually(t, "the log has the last request", func() bool { return strings.Contains(r.log.String(), "secrecy-last") })

@@ -37,21 +37,41 @@ type Contents struct {
 	Templates []File
 	// Bundled are the charts below charts/: the names of their directories and archives, in order.
 	Bundled []string
+	// Unnamed is how many templates and bundled charts there are beside those: all names together have 128 KiB at most.
+	Unnamed int
 }
+
+const (
+	// maxNamesBytes bounds the names of files that are kept of a chart, for each of which nameBytes are reckoned beside it.
+	maxNamesBytes = 128 << 10
+	nameBytes     = 40
+)
 
 // ReadContents reads a chart archive of size bytes to its end, within the bounds of Scan, and keeps what people read of it.
 // Where a file is there twice, the last counts, as with helm. Errors are those of Scan.
 func ReadContents(ctx context.Context, archive io.Reader, size int64) (Contents, error) {
 	var c Contents
 	templates, bundled := map[string]int64{}, map[string]bool{}
+	room := maxNamesBytes
+	fits := func(name string) bool {
+		if room -= len(name) + nameBytes; room >= 0 {
+			return true
+		}
+		c.Unnamed++
+		return false
+	}
 	chartYAML, err := new(scanner).scan(ctx, archive, size, func(name string, size int64, content io.Reader) (bool, error) {
 		folder, rest, below := strings.Cut(name, "/")
 		switch {
 		case below && folder == "templates":
-			templates[name] = size
+			if _, known := templates[name]; known || fits(name) {
+				templates[name] = size
+			}
 		case below && folder == "charts":
 			dependency, _, _ := strings.Cut(rest, "/")
-			bundled[dependency] = true
+			if bundled[dependency] || fits(dependency) {
+				bundled[dependency] = true
+			}
 		case strings.EqualFold(name, "README.md"):
 			return c.README.read(name, size, content)
 		case name == "values.yaml":

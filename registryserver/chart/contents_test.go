@@ -3,6 +3,7 @@ package chart_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -134,4 +135,21 @@ func FuzzReadContents(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A chart can have ten thousand files with long names, and a page would name them all.
+func TestNamesAreBounded(t *testing.T) {
+	entries := []charttest.Entry{charttest.File("web/Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.0.0\n")}
+	for i := range 500 {
+		long := fmt.Sprint(i, strings.Repeat("x", 500))
+		entries = append(entries, charttest.File("web/templates/"+long, ""), charttest.File("web/charts/"+long+"/Chart.yaml", ""), charttest.File("web/charts/"+long+"/x", ""))
+	}
+	archive := charttest.Archive(entries...)
+	c, err := chart.ReadContents(t.Context(), bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(c.Templates) + len(c.Bundled); n < 200 || n > 250 || c.Unnamed < 1000-n {
+		t.Errorf("%d are named, and %d are not", n, c.Unnamed)
+	}
 }

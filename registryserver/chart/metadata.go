@@ -106,9 +106,8 @@ func parseConfig(content []byte) (Metadata, error) {
 	return m, m.validate("chart's config")
 }
 
-// parseChartYAML reads a Chart.yaml that is plain: what has to be expanded to be understood is refused.
-func parseChartYAML(content []byte) (Metadata, error) {
-	var m Metadata
+// TooManyValues reports YAML that may have more values than a Chart.yaml may. It is quick, and takes no memory.
+func TooManyValues(content []byte) bool {
 	marks := 0
 	for _, b := range content {
 		switch b {
@@ -116,7 +115,13 @@ func parseChartYAML(content []byte) (Metadata, error) {
 			marks++
 		}
 	}
-	if len(content) > maxMetadataBytes || marks > maxMarks {
+	return marks > maxMarks
+}
+
+// parseChartYAML reads a Chart.yaml that is plain: what has to be expanded to be understood is refused.
+func parseChartYAML(content []byte) (Metadata, error) {
+	var m Metadata
+	if len(content) > maxMetadataBytes || TooManyValues(content) {
 		return m, refuse("the Chart.yaml is too large")
 	}
 	var document yaml.Node

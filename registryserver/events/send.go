@@ -117,8 +117,10 @@ func (n *Notifier) post(ctx context.Context, r receivers.Receiver, d *Delivery) 
 	}
 	defer answer.Body.Close()
 	// What follows the head need not be there, nor come to its end.
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxResponseBytes))
-	d.Response = Response{Status: answer.StatusCode, Header: shownHeader(answer.Header), Body: strings.ToValidUTF8(string(body), "�")}
+	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxResponseBytes+maxSecretBytes))
+	hide := withoutEcho(request.Header.Get(secret))
+	text := hide(string(body))
+	d.Response = Response{Status: answer.StatusCode, Header: shownHeader(answer.Header, hide), Body: strings.ToValidUTF8(text[:min(len(text), maxResponseBytes)], "�")}
 	switch answer.StatusCode / 100 {
 	case 2:
 		return nil
@@ -231,12 +233,26 @@ func readFile(name string, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// shownHeader is the beginning of an answer's header, without what sets secrets.
-func shownHeader(header http.Header) map[string]string {
+// withoutEcho returns what takes the value of a header, and what is behind its scheme (RFC 9110 section 11.4), out of a text:
+// some receivers answer with what they were sent.
+func withoutEcho(value string) func(text string) string {
+	if value == "" {
+		return func(text string) string { return text }
+	}
+	pairs := []string{value, masked}
+	if _, credentials, found := strings.Cut(value, " "); found && credentials != "" {
+		pairs = append(pairs, credentials, masked)
+	}
+	return strings.NewReplacer(pairs...).Replace
+}
+
+// shownHeader is the beginning of an answer's header, without what sets secrets, and what hide takes out.
+func shownHeader(header http.Header, hide func(string) string) map[string]string {
 	header = header.Clone()
 	header.Del("Set-Cookie")
 	shown, size := map[string]string{}, 0
 	for name, value := range withSecretsMasked(header, "") {
+		value = hide(value)
 		if size += len(name) + len(value); size > maxShownHeader {
 			break
 		}

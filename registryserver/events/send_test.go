@@ -186,7 +186,15 @@ func TestAuthentication(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := listen(t, nil)
+			// It tells what it was told, as such receivers do that are for trying things out.
+			l := listen(t, func(w http.ResponseWriter, _ *http.Request, g got) {
+				for name := range g.header {
+					w.Header().Set("X-Echo-"+name, g.header.Get(name))
+					_, credentials, _ := strings.Cut(g.header.Get(name), " ")
+					w.Header().Set("X-Echo-Part-"+name, credentials)
+				}
+				_, _ = fmt.Fprintf(w, "%s%v", strings.Repeat(" ", 4<<10-20), g.header)
+			})
 			who := receivers.Receiver{Name: "hook", URL: l.URL, Format: receivers.CloudEvents}
 			file := secretFile(t, secret+"\n")
 			c.change(&who, file)

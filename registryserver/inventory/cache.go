@@ -392,7 +392,7 @@ func (i *Inventory) cacheIfDue(ctx context.Context, now time.Time) error {
 	defer i.cache.mu.Unlock()
 	revision, _ := i.Changed()
 	n := revision - i.cache.revision
-	if i.cache.etag == "" && i.tagCount() < i.o.CacheFrom {
+	if i.cache.etag == "" && i.readCount() < i.o.CacheFrom {
 		return nil
 	}
 	if i.cache.etag != "" && n < cacheChanges && (n == 0 || now.Sub(i.cache.at) < cacheAge) {
@@ -424,6 +424,16 @@ func (i *Inventory) tagCount() int {
 	n := 0
 	for _, c := range i.contents(nil) {
 		n += len(c.records)
+	}
+	return n
+}
+
+// readCount is of how much a start without a cache would have to read: of tags, and of manifests that something refers to,
+// which need no tag, or not be there.
+func (i *Inventory) readCount() int {
+	n := i.tagCount()
+	for _, c := range i.contents(nil) {
+		n += len(c.refers)
 	}
 	return n
 }

@@ -70,3 +70,9 @@ func Told(charts []string) any {
 	}
 	return t
 }
+
+// MaxCounted bounds the referrers of one manifest that are counted.
+const MaxCounted = maxCounted
+
+// Process is what this process is called in clocks.
+func (i *Inventory) Process() string { return i.process }

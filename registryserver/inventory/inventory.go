@@ -32,7 +32,7 @@ type Version struct {
 	// ArchiveSize is that of the archive, StoredSize that of manifest and all blobs, in bytes.
 	ArchiveSize, StoredSize int64
 	// Signatures and Attestations count what refers to the manifest: signatures, and attestations, bills of materials and
-	// all else. The provenance file is none of them.
+	// all else, of referrers 200 at most. The provenance file is none of them.
 	Signatures, Attestations int
 	// PushedAt is when, and PushedBy who pushed the tag.
 	PushedAt time.Time

@@ -68,7 +68,7 @@ type Options struct {
 	Poll, PollIdle time.Duration
 	// CompareEvery is how often everything is compared with the bucket; 0 means six hours.
 	CompareEvery time.Duration
-	// CacheFrom is the number of tags from which on there is a cache; 0 means 1,000.
+	// CacheFrom is the number of tags, and of manifests that something refers to, from which on there is a cache; 0 means 1,000.
 	CacheFrom int
 	// Log is told how long it took to see all that is stored, and what went wrong, which is tried again.
 	Log *slog.Logger
@@ -273,7 +273,7 @@ func (i *Inventory) compareOften(ctx context.Context) {
 }
 
 // errUnread says that something could not be read, and is left out.
-var errUnread = errors.New("some tags could not be read")
+var errUnread = errors.New("some tags or referrers could not be read")
 
 // compare brings all up to date. What nobody has told of is told, where that is asked for.
 func (i *Inventory) compare(ctx context.Context, tell bool) error {
@@ -331,7 +331,7 @@ func (i *Inventory) refreshAll(ctx context.Context, names []string, changed func
 }
 
 // refresh brings what is known of some tags and subjects of a repository up to date, or, without any, of all. changed says
-// that it was not. Error: errUnread where a tag could not be read.
+// that it was not. Error: errUnread where one of them could not be read.
 func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (changed bool, err error) {
 	r, err := i.o.Store.Repository(name)
 	if err != nil {
@@ -374,8 +374,8 @@ func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (
 		}
 		changed = changed || found
 	}
-	found, err := i.readReferrers(ctx, r, subjects)
-	changed = changed || found
+	found, missed, err := i.readReferrers(ctx, r, subjects)
+	changed, unread = changed || found, unread || missed
 	switch {
 	case err != nil:
 		return changed, err

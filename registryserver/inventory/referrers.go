@@ -3,13 +3,16 @@ package inventory
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 )
@@ -40,8 +43,18 @@ func apart(queued []string) (tags []string, subjects []digest.Digest) {
 	return tags, subjects
 }
 
-// add adds one more to the sum of a list.
-func (r *refers) add(referrer digest.Digest) {
+const (
+	// maxCounted bounds the referrers of one manifest that are counted, the first by their digests, and maxCountedBytes about
+	// what is read of them: after each change they are read anew, one by one.
+	maxCounted      = 200
+	maxCountedBytes = 4 << 20
+)
+
+// add adds one more to the sum of a list of which i are in it.
+func (r *refers) add(i int, referrer digest.Digest) {
+	if i >= maxCounted {
+		return
+	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(referrer))
 	r.sum += h.Sum64() // In whatever order.
@@ -54,11 +67,14 @@ func (i *Inventory) staleSubjects(ctx context.Context, r *repository.Repository)
 	}
 	defer i.leave()
 	listed := map[digest.Digest]*refers{}
+	n := 0 // Of one subject.
 	err := r.EachReferrer(ctx, func(subject, referrer digest.Digest) error {
 		if listed[subject] == nil {
 			listed[subject] = &refers{}
+			n = 0
 		}
-		listed[subject].add(referrer)
+		listed[subject].add(n, referrer)
+		n++
 		return nil
 	})
 	if err != nil {
@@ -82,18 +98,34 @@ func (i *Inventory) staleSubjects(ctx context.Context, r *repository.Repository)
 	return stale, nil
 }
 
-// readReferrers brings what refers to some manifests of a repository up to date.
-func (i *Inventory) readReferrers(ctx context.Context, r *repository.Repository, subjects []digest.Digest) (changed bool, err error) {
+// readReferrers brings what refers to some manifests of a repository up to date. unread says that there is one of which
+// that could not be read.
+func (i *Inventory) readReferrers(ctx context.Context, r *repository.Repository, subjects []digest.Digest) (changed, unread bool, err error) {
 	if len(subjects) == 0 {
-		return false, nil
+		return false, false, nil
 	}
 	found := make(map[string]refers, len(subjects))
+	var mu sync.Mutex
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(i.o.Parallel)
 	for _, subject := range subjects {
-		of, err := i.countReferrers(ctx, r, subject)
-		if err != nil {
-			return false, fmt.Errorf("read what refers to %s: %w", subject, err)
-		}
-		found[hashOf(subject)] = of
+		group.Go(func() error {
+			of, err := i.countReferrers(groupCtx, r, subject)
+			if groupCtx.Err() != nil {
+				return groupCtx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				unread = true
+				return nil
+			}
+			found[hashOf(subject)] = of
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return false, false, err
 	}
 	before := i.content(r.Name())
 	if before == nil {
@@ -101,32 +133,39 @@ func (i *Inventory) readReferrers(ctx context.Context, r *repository.Repository,
 	}
 	after := before.referred(found)
 	if after == before {
-		return false, nil
+		return false, unread, nil
 	}
 	i.put(after)
-	return true, nil
+	return true, unread, nil
 }
 
+// countReferrers counts what refers to a manifest: nothing where the list of it is damaged, until that is mended.
 func (i *Inventory) countReferrers(ctx context.Context, r *repository.Repository, subject digest.Digest) (refers, error) {
 	var of refers
 	if err := i.enter(ctx); err != nil {
 		return of, err
 	}
 	defer i.leave()
+	counted, size := 0, 0
 	for last := ""; ; {
 		list, next, err := r.Referrers(ctx, subject, "", last)
-		if err != nil {
-			return of, err
+		if errors.Is(err, repository.ErrReferrerDamaged) {
+			return refers{}, nil
 		}
-		for _, referrer := range list {
-			of.add(referrer.Digest)
+		if err != nil {
+			return of, fmt.Errorf("read what refers to %s: %w", subject, err)
+		}
+		for _, referrer := range list[:min(len(list), maxCounted-counted)] {
+			of.add(counted, referrer.Digest)
+			counted++
+			size += len(referrer.Annotations)
 			if isSignature(referrer) {
 				of.signatures++
 			} else {
 				of.others++
 			}
 		}
-		if last = next; last == "" {
+		if last = next; last == "" || counted == maxCounted || size >= maxCountedBytes {
 			return of, nil
 		}
 	}

@@ -1,15 +1,36 @@
 package inventory_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/chart/charttest"
+	"github.com/chartroom-dev/chartroom/registryserver/inventory"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 )
+
+// countingBucket counts what is read of small documents.
+type countingBucket struct {
+	bucket.Bucket
+	gets atomic.Int64
+}
+
+func (b *countingBucket) Get(ctx context.Context, key string, r *bucket.Range) (io.ReadCloser, bucket.Info, error) {
+	if strings.Contains(key, "/referrers/") {
+		b.gets.Add(1)
+	}
+	return b.Bucket.Get(ctx, key, r)
+}
 
 const bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
@@ -89,6 +110,73 @@ func TestReferrers(t *testing.T) {
 		r.untilReferrers("web", "1.0.0", 1, 0)
 	})
 
+	t.Run("damaged", func(t *testing.T) {
+		t.Parallel()
+		b := newBucket(t)
+		r := built(t, b, nil)
+		m, sound := r.push("web", "1.0.0", nil), r.push("web", "1.1.0", nil)
+		damaged := r.refer("web", m.Digest, bundle, nil)
+		r.refer("web", sound.Digest, bundle, nil)
+		segment := func(d digest.Digest) string { return strings.Replace(d.String(), ":", "-", 1) }
+		for _, garbage := range []string{"", "[]", "{\"digest\":7}", strings.Repeat("x", 5<<20)} {
+			key := "charts/web/referrers/" + segment(m.Digest) + "/" + segment(damaged.Digest)
+			_, err := b.Put(t.Context(), key, strings.NewReader(garbage), int64(len(garbage)), bucket.Condition{})
+			ok(t, err)
+			before := time.Now()
+			other := built(t, b, nil)
+			other.untilReferrers("web", "1.1.0", 1, 0)
+			other.untilReferrers("web", "1.0.0", 0, 0)
+			if other.Health().Failures > 0 {
+				t.Errorf("%.20q: it was tried again, for %v", garbage, time.Since(before))
+			}
+		}
+		r.refer("web", m.Digest, bundle, nil)
+		r.untilReferrers("web", "1.0.0", 1, 0)
+	})
+
+	t.Run("very many", func(t *testing.T) {
+		t.Parallel()
+		b := newBucket(t)
+		counted := &countingBucket{Bucket: b}
+		r := built(t, counted, nil)
+		m := r.push("web", "1.0.0", nil)
+		n := 0
+		more := func(by int) {
+			for range by {
+				n++
+				r.refer("web", m.Digest, bundle, map[string]string{"n": strconv.Itoa(n)})
+			}
+			r.until("all are counted", func() bool { return r.Wire().Clock[r.Process()] == uint64(n+1) })
+		}
+		more(inventory.MaxCounted + 20)
+		r.untilReferrers("web", "1.0.0", inventory.MaxCounted, 0)
+		before := counted.gets.Load()
+		more(1)
+		if read := counted.gets.Load() - before; read > inventory.MaxCounted+10 {
+			t.Errorf("for one more, %d objects were read", read)
+		}
+		before = counted.gets.Load()
+		ok(t, r.Compare(t.Context()))
+		if read := counted.gets.Load() - before; read > 0 {
+			t.Errorf("nothing had changed, and %d objects were read", read)
+		}
+	})
+
+	t.Run("very large", func(t *testing.T) {
+		t.Parallel()
+		counted := &countingBucket{Bucket: newBucket(t)}
+		r := built(t, counted, nil)
+		m := r.push("web", "1.0.0", nil)
+		for n := range 4 {
+			r.refer("web", m.Digest, bundle, map[string]string{"n": strings.Repeat(strconv.Itoa(n), 3<<20)})
+		}
+		r.until("all are counted", func() bool { return r.Wire().Clock[r.Process()] == 5 })
+		v, _ := r.Version("web", "1.0.0")
+		if v.Signatures != 2 {
+			t.Errorf("%d of 3 MiB each were read", v.Signatures)
+		}
+	})
+
 	t.Run("by a tag", func(t *testing.T) {
 		t.Parallel()
 		r := built(t, newBucket(t), nil)
@@ -98,4 +186,25 @@ func TestReferrers(t *testing.T) {
 		}
 		r.untilReferrers("web", "1.0.0", 1, 2)
 	})
+}
+
+// What is referred to costs a start as much as tags do, and needs none: without a cache, whoever pushes referrers could
+// make all starts slow.
+func TestCacheForReferrers(t *testing.T) {
+	t.Parallel()
+	b := newBucket(t)
+	r := built(t, b, func(o *inventory.Options) { o.CacheFrom = 4 })
+	r.push("web", "1.0.0", nil)
+	for n := range 3 {
+		ok(t, r.CacheIfDue(t.Context(), time.Now()))
+		if _, err := b.Head(t.Context(), "inventory/cache"); !errors.Is(err, bucket.ErrNotFound) {
+			t.Fatalf("with %d subjects there is a cache: %v", n, err)
+		}
+		r.refer("web", digest.FromString(strconv.Itoa(n)), bundle, nil)
+		r.until("it is counted", func() bool { return r.Wire().Clock[r.Process()] == uint64(n+2) })
+	}
+	ok(t, r.CacheIfDue(t.Context(), time.Now()))
+	if _, err := b.Head(t.Context(), "inventory/cache"); err != nil {
+		t.Error(err)
+	}
 }

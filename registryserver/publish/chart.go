@@ -29,9 +29,7 @@ const (
 	maxRatio    = 200
 	minUnpacked = 1 << 20
 	maxMetadata = 1 << 20
-	// maxValues bounds the values of one document of metadata, each of which takes about 200 bytes of memory.
-	maxValues = 100_000
-	maxNested = 32
+	maxNested   = 32
 )
 
 // metadata is a chart's Chart.yaml (Helm's documentation, "The Chart.yaml File"), in the order in which helm writes it
@@ -344,7 +342,7 @@ func eachFile(archive io.Reader, size int64, f func(h *tar.Header, name string, 
 
 // decodeYAML reads YAML into what is described by JSON tags.
 func decodeYAML(content []byte, v any) error {
-	if bytes.Count(content, []byte("\n"))+bytes.Count(content, []byte(",")) > maxValues {
+	if chart.TooManyValues(content) {
 		return errors.New("it has too many values")
 	}
 	var document yaml.Node

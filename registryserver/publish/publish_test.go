@@ -93,6 +93,18 @@ func TestMakeTellsWhoseFaultItIs(t *testing.T) {
 	}
 }
 
+// What would take many times its size in memory is refused before it is read, whatever breaks its lines.
+func TestMakeBoundsValues(t *testing.T) {
+	for _, values := range []string{"- a\n", "- a\r", "- a\u0085", "- a\u2028", "- a\u2029", strings.Repeat("- ", 100) + "a\n"} {
+		metadata := "apiVersion: v2\nname: web\nversion: 1.0.0\nkeywords:\n" + strings.Repeat(values, 700_000/len(values))
+		content := charttest.Archive(charttest.File("web/Chart.yaml", metadata))
+		_, err := publish.Make(bytes.NewReader(content), publish.Archive{Digest: digest.FromBytes(content), Size: int64(len(content))})
+		if err == nil || !strings.Contains(err.Error(), "too many values") {
+			t.Errorf("with %.9q: %v", values, err)
+		}
+	}
+}
+
 func TestWhoMayIsAskedFirst(t *testing.T) {
 	s := newStore(t)
 	p := publish.New(s)

@@ -23,6 +23,10 @@ const (
 	maxReferrerBytes = MaxManifestBytes + maxDocumentBytes
 )
 
+// ErrReferrerDamaged says that nothing tells any more what the list of a subject's referrers shows of one. It is
+// bucket.ErrUnavailable too, so that nobody takes a signature for one that is not there.
+var ErrReferrerDamaged = fmt.Errorf("the referrer is damaged: %w: push it again to mend it", bucket.ErrUnavailable)
+
 // Referrer describes a manifest that refers to a subject, as lists of referrers show it (OCI Distribution
 // Specification, "Listing Referrers").
 type Referrer struct {
@@ -39,7 +43,7 @@ type Referrer struct {
 // Referrers lists manifests that refer to subject, in the order of their digests, those behind last; "" begins. With an
 // artifactType, only those of that type are listed. It looks at no more than 100, so the list may be short, or empty,
 // and yet have a next, which is the last that continues it; empty at the end. That there is no such subject, or no
-// such repository, is no error. Error: ErrDigestUnsupported.
+// such repository, is no error. Errors: ErrDigestUnsupported, ErrReferrerDamaged.
 func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, artifactType, last string) (list []Referrer, next string, err error) {
 	if err := checkDigest(subject); err != nil {
 		return nil, "", err
@@ -82,16 +86,16 @@ func (r *Repository) Referrers(ctx context.Context, subject digest.Digest, artif
 
 // readReferrer returns nil for one whose manifest is not there.
 func (r *Repository) readReferrer(ctx context.Context, key string) (*Referrer, error) {
-	content, _, err := r.s.read(ctx, key, maxReferrerBytes)
+	content, info, err := r.s.read(ctx, key, maxReferrerBytes)
 	if errors.Is(err, bucket.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil {
+	if err != nil && info.Size <= maxReferrerBytes {
 		return nil, fmt.Errorf("read referrer: %w", err)
 	}
 	var f Referrer
-	if json.Unmarshal(content, &f) != nil || checkDigest(f.Digest) != nil || digestSegment(f.Digest) != path.Base(key) {
-		return nil, fmt.Errorf("the referrer %s is damaged: %w: push it again to mend it", path.Base(key), bucket.ErrUnavailable)
+	if err != nil || json.Unmarshal(content, &f) != nil || checkDigest(f.Digest) != nil || digestSegment(f.Digest) != path.Base(key) {
+		return nil, fmt.Errorf("referrer %s: %w", path.Base(key), ErrReferrerDamaged)
 	}
 	// A process that was killed in the middle of a delete or a push may have left the entry alone.
 	if _, err := r.s.headThrough(ctx, r.manifestKey(f.Digest)); errors.Is(err, bucket.ErrNotFound) {

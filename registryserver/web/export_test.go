@@ -8,3 +8,6 @@ func Below() []string {
 	}
 	return all
 }
+
+// Indent makes the text of a manifest.
+func Indent(raw []byte) []byte { return indent(raw) }

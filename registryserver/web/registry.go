@@ -203,9 +203,10 @@ func (h *Handler) access(w http.ResponseWriter, r *request) error {
 	return h.render(w, r, http.StatusOK, "access", "Access to "+h.displayName(), p)
 }
 
+// clip is at most so many bytes of s, which it does not keep in memory.
 func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "")
+	return strings.Clone(strings.ToValidUTF8(s[:most], ""))
 }

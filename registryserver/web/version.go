@@ -26,8 +26,10 @@ const (
 	// maxShownLines and maxShownBytes bound a text on a page.
 	maxShownLines = 5000
 	maxShownBytes = 256 << 10
-	// maxReferrers bounds those that are shown.
-	maxReferrers = 200
+	// maxReferrers bounds those that are shown, maxReferrersBytes about what is read of them, and maxTypeBytes the type of each.
+	maxReferrers      = 200
+	maxReferrersBytes = 4 << 20
+	maxTypeBytes      = 255
 	// maxOffered is how many other versions a form suggests.
 	maxOffered = 50
 )
@@ -274,7 +276,9 @@ func (h *Handler) schema(w http.ResponseWriter, r *request, a *artifact) error {
 // templatesBody are the templates of a chart, and the text of one.
 type templatesBody struct {
 	Templates []chart.File
-	File      *textBody
+	// Unnamed is how many files are not shown.
+	Unnamed int
+	File    *textBody
 }
 
 func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) error {
@@ -285,7 +289,7 @@ func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) erro
 	if problem != "" || err != nil {
 		return h.problem(w, r, a, "templates", problem, err)
 	}
-	b := templatesBody{Templates: c.Templates}
+	b := templatesBody{Templates: c.Templates, Unnamed: c.Unnamed}
 	if name := r.URL.Query().Get("file"); name != "" {
 		if !slices.ContainsFunc(c.Templates, func(f chart.File) bool { return f.Name == name }) {
 			return errNotFound
@@ -307,6 +311,8 @@ func (h *Handler) templates(w http.ResponseWriter, r *request, a *artifact) erro
 type dependenciesBody struct {
 	Dependencies []dependency
 	Bundled      []string
+	// Unnamed is how many files of the archive are not shown.
+	Unnamed int
 }
 
 type dependency struct {
@@ -323,7 +329,7 @@ func (h *Handler) dependencies(w http.ResponseWriter, r *request, a *artifact) e
 	if problem != "" || err != nil {
 		return h.problem(w, r, a, "dependencies", problem, err)
 	}
-	b := dependenciesBody{Bundled: c.Bundled}
+	b := dependenciesBody{Bundled: c.Bundled, Unnamed: c.Unnamed}
 	own := "oci://" + h.o.ExternalURL.Host + h.registryPath()
 	for _, d := range a.Details.Dependencies {
 		e := dependency{Dependency: d, Link: linkTo("", d.Repository)}
@@ -406,22 +412,24 @@ func kindOf(artifactType string) string {
 
 func (h *Handler) signatures(w http.ResponseWriter, r *request, a *artifact) error {
 	var b signaturesBody
+	size := 0
 	for last := ""; ; {
 		found, next, err := a.repository.Referrers(r.Context(), a.Manifest.Digest, "", last)
 		if err != nil {
 			return err
 		}
 		for _, f := range found {
+			size += len(f.ArtifactType) + len(f.Annotations)
 			created := ""
 			var annotations map[string]string
 			if json.Unmarshal(f.Annotations, &annotations) == nil {
 				created = annotations["org.opencontainers.image.created"]
 			}
 			b.Referrers = append(b.Referrers, referrer{
-				Kind: kindOf(f.ArtifactType), Type: f.ArtifactType, URL: h.versionURL(a.Name, f.Digest.String(), ""), Created: clip(created, 40), Size: f.Size,
+				Kind: kindOf(f.ArtifactType), Type: clip(f.ArtifactType, maxTypeBytes), URL: h.versionURL(a.Name, f.Digest.String(), ""), Created: clip(created, 40), Size: f.Size,
 			})
 		}
-		if b.More = next != "" && len(b.Referrers) >= maxReferrers; next == "" || b.More {
+		if b.More = next != "" && (len(b.Referrers) >= maxReferrers || size >= maxReferrersBytes); next == "" || b.More {
 			break
 		}
 		last = next
@@ -450,15 +458,38 @@ type manifestBody struct {
 func (h *Handler) manifest(w http.ResponseWriter, r *request, a *artifact) error {
 	var b manifestBody
 	if a.Raw != nil {
-		text := a.Raw
-		var indented bytes.Buffer
-		if json.Indent(&indented, a.Raw, "", "  ") == nil {
-			text = indented.Bytes()
-		}
-		b.textBody = shown(chart.Text{Name: "manifest.json", Size: a.Manifest.Size, Content: text})
+		b.textBody = shown(chart.Text{Name: "manifest.json", Size: a.Manifest.Size, Content: indent(a.Raw)})
 		sum := sha512.Sum512(a.Raw)
 		b.SHA512 = hex.EncodeToString(sum[:])
 	}
 	b.Download = h.versionURL(a.Name, a.Reference, manifestFile)
 	return h.page(w, r, a, "manifest", b, "")
+}
+
+// indent puts each value of a JSON document on a line of its own. What would become very much larger by that stays as it is:
+// in deep nesting most of it would be spaces.
+func indent(raw []byte) []byte {
+	size, depth, quoted := len(raw), 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+			size += 2 * depth
+		case c == ']' || c == '}':
+			depth--
+			size += 2 * depth
+		case c == ',':
+			size += 2 * depth
+		}
+	}
+	var indented bytes.Buffer
+	if size > 4*maxManifestBytes || json.Indent(&indented, raw, "", "  ") != nil {
+		return raw
+	}
+	return indented.Bytes()
 }

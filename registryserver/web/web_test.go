@@ -225,6 +225,23 @@ func TestForeignArtifacts(t *testing.T) {
 	}
 }
 
+// What refers to a version can say as much of itself as fits into a manifest, and there can be very many.
+func TestLargeReferrers(t *testing.T) {
+	s := newSite(t, wire.Public)
+	subject := s.push("web", webChart("web", "1.0.0", nil), "1.0.0")
+	repo, err := s.store.Repository("web")
+	ok(t, err)
+	ok(t, repo.PutBlob(t.Context(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", strings.NewReader("{}"), 2))
+	for i := range 5 {
+		s.pushManifest("web", manifestOf(subject, fmt.Sprintf("application/x.%d%s", i, strings.Repeat("x", 3<<20))), "")
+	}
+	page := s.browser().page(versionPath("web", "1.0.0", "signatures"))
+	wantAll(t, page, "application/x.", "There are more than are shown here.")
+	if rows := strings.Count(page, "application/x."); len(page) > 32<<10 || rows > 2 {
+		t.Errorf("a page of %d bytes shows %d", len(page), rows)
+	}
+}
+
 func TestDownloads(t *testing.T) {
 	s := newSite(t, wire.Public)
 	s.furnish()
@@ -628,4 +645,22 @@ func TestLargeTexts(t *testing.T) {
 	page = b.page(versionPath("web", "1.0.0", "readme"))
 	wantAll(t, page, `<pre class="plain"`, "This is the beginning of it")
 	wantAll(t, b.page(versionPath("web", "0.9.0", "readme")), "The README is empty")
+}
+
+// A manifest of 256 KiB could become one of 16 MiB, all of which a slow client would keep in memory.
+func TestIndent(t *testing.T) {
+	if got := string(web.Indent([]byte(`{"a":"\"[","b":[1]}`))); got != "{\n  \"a\": \"\\\"[\",\n  \"b\": [\n    1\n  ]\n}" {
+		t.Errorf("it is %s", got)
+	}
+	inner := strings.Repeat(`"[",`, 10_000)
+	wide := `{"a":[` + inner + `1]}`
+	if got := string(web.Indent([]byte(wide))); strings.Count(got, "\n") != 10_004 {
+		t.Errorf("a long list has %d lines", strings.Count(got, "\n"))
+	}
+	for _, separator := range []string{"1,", "[],", "{},"} {
+		deep := strings.Repeat("[", 60) + strings.Repeat(separator, 60_000) + "1" + strings.Repeat("]", 60)
+		if got := web.Indent([]byte(deep)); len(got) != len(deep) {
+			t.Errorf("%d bytes with %s become %d", len(deep), separator, len(got))
+		}
+	}
 }
