@@ -16,6 +16,7 @@ func (s *Server) pages(store *repository.Store, admission *admission) *web.Handl
 		Logger: s.log, Observe: observe,
 		Admit:       admission.admitPage,
 		AllowSignIn: admission.allowExchange,
+		Pulled:      s.retention.pulled(),
 		Downloaded:  s.inventory.downloads.Downloaded,
 		Failed:      s.requestFailed,
 	}

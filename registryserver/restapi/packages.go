@@ -58,7 +58,8 @@ type digestsJSON struct {
 type ownerJSON struct {
 	ID     string `json:"id"`
 	Slug   string `json:"slug"`
-	WebURL string `json:"web_url,omitempty"`
+	URL    string `json:"url,omitempty"`
+	WebURL string `json:"web_url"`
 }
 
 // idOf is the id of a package: the chart's path with "~" for "/", and the tag. Neither has a "~" or ":" of its own.
@@ -84,8 +85,8 @@ func (h *Handler) describe(chart string, v inventory.Version) packageJSON {
 		Digest: v.Digest.String(), Archive: v.Archive.String(), Size: v.ArchiveSize, StoredSize: v.StoredSize,
 		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "" || v.Signatures > 0, Signatures: v.Signatures, Attestations: v.Attestations,
 		Downloads: v.Downloads, DownloadURL: registry + "/helm/charts/" + chart + "-" + version + ".tgz",
-		Organization: ownerJSON{ID: h.o.Organization, Slug: h.o.Organization},
-		Registry:     ownerJSON{ID: h.o.Registry, Slug: h.o.Registry, WebURL: registry},
+		Organization: ownerJSON{ID: h.o.Organization, Slug: h.o.Organization, WebURL: h.o.ExternalURL + "/"},
+		Registry:     ownerJSON{ID: h.o.Registry, Slug: h.o.Registry, URL: h.root, WebURL: registry},
 	}
 	if v.PushedAt.IsZero() {
 		p.CreatedAt, p.PushedAt = time.Time{}, time.Time{}

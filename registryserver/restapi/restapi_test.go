@@ -202,16 +202,15 @@ func TestPackage(t *testing.T) {
 	if err != nil || time.Since(when) > time.Hour || published["created_at"] != published["pushed_at"] || !strings.HasPrefix(published["digest"].(string), "sha256:") {
 		t.Errorf("it was pushed %v as %v", published["pushed_at"], published["digest"])
 	}
-	owner := func(slug string) map[string]any { return map[string]any{"id": slug, "slug": slug} }
-	registry := owner("charts")
-	registry["web_url"] = address + "/acme/charts"
+	organization := map[string]any{"id": "acme", "slug": "acme", "web_url": address + "/"}
+	registry := map[string]any{"id": "charts", "slug": "charts", "url": address + root, "web_url": address + "/acme/charts"}
 	want := map[string]any{
 		"id": "team~web:1.2.3_b.1", "url": address + root + "/team~web:1.2.3_b.1", "web_url": address + "/acme/charts/charts/team/web/1.2.3+b.1", "name": "team/web", "version": "1.2.3+b.1",
 		"created_at": published["created_at"], "pushed_at": published["pushed_at"], "pushed_by": "crt_" + r.Tokens["read and write"][4:12],
 		"digests": map[string]any{"sha256": digest.FromBytes(content).Encoded()}, "digest": published["digest"], "archive": digest.FromBytes(content).String(), "size": float64(len(content)), "stored_size": 99.0,
 		"app_version": "9", "kube_version": ">=1.0.0", "description": "Serves pages", "type": "application", "deprecated": false, "signed": true, "signatures": 0.0, "attestations": 0.0, "downloads": 7.0, "last_pulled": "2026-01-02",
 		"download_url": address + "/acme/charts/helm/charts/team/web-1.2.3+b.1.tgz", "oci_url": "oci://charts.example.com/acme/charts/team/web:1.2.3_b.1",
-		"organization": owner("acme"), "registry": registry,
+		"organization": organization, "registry": registry,
 	}
 	if diff := cmp.Diff(want, published); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

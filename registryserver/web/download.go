@@ -40,6 +40,9 @@ func (h *Handler) downloadArchive(w http.ResponseWriter, r *request, a *artifact
 	if !a.IsChart() {
 		return errNotFound
 	}
+	if r.Method == http.MethodGet {
+		h.o.Pulled(a.Name, a.Manifest.Digest.String())
+	}
 	if err := h.downloadBlob(w, r, a, a.Archive.Digest, a.FileName(), "application/gzip"); err != nil {
 		return err
 	}

@@ -49,9 +49,10 @@ type site struct {
 	snapshot wire.Access
 	now      time.Time
 	log      bytes.Buffer
-	// seen is what was noted of each request, downloaded what was downloaded, and busy turns everybody away.
+	// seen is what was noted of each request, downloaded and pulled what was downloaded, and busy turns everybody away.
 	seen       []*audit.Observation
 	downloaded []string
+	pulled     []string
 	busy       bool
 	// load is what was said of the last request.
 	load     web.Load
@@ -92,6 +93,7 @@ func newSite(tb testing.TB, visibility wire.Visibility, change ...func(*web.Opti
 			return func() {}, !s.busy
 		},
 		AllowSignIn: func(*http.Request) bool { return !s.busy },
+		Pulled:      func(chart, digest string) { s.pulled = append(s.pulled, chart+" "+digest) },
 		Downloaded:  func(chart string, d digest.Digest) { s.downloaded = append(s.downloaded, chart+" "+d.String()) },
 		Now:         func() time.Time { return s.now },
 	}

@@ -82,6 +82,9 @@ type Options struct {
 	Admit func(r *http.Request, identity string, l Load) (leave func(), ok bool)
 	// AllowSignIn, when not nil, says whether a client may try once more to sign in.
 	AllowSignIn func(r *http.Request) bool
+	// Pulled, when not nil, is called with each manifest of which somebody is about to get the archive, as ociapi.Options
+	// has it.
+	Pulled func(chart, digest string)
 	// Downloaded, when not nil, is called when the whole archive of a chart was sent to somebody.
 	Downloaded func(chart string, archive digest.Digest)
 	// Failed, when not nil, is told of each error that a request is answered with. It must be quick.
@@ -146,6 +149,9 @@ func New(o Options) *Handler {
 	}
 	if o.AllowSignIn == nil {
 		o.AllowSignIn = func(*http.Request) bool { return true }
+	}
+	if o.Pulled == nil {
+		o.Pulled = func(string, string) {}
 	}
 	if o.Downloaded == nil {
 		o.Downloaded = func(string, digest.Digest) {}

@@ -264,6 +264,9 @@ func TestDownloads(t *testing.T) {
 	if len(s.downloaded) != 1 || !strings.HasPrefix(s.downloaded[0], "web sha256:") {
 		t.Errorf("downloads of the chart: %v", s.downloaded)
 	}
+	if v, _ := s.inventory.Version("web", "1.1.0"); len(s.pulled) != 1 || s.pulled[0] != "web "+v.Digest.String() {
+		t.Errorf("pulls of the chart: %v", s.pulled)
+	}
 	if a := b.get(versionPath("web", "1.1.0", "chart.tgz.prov")); a.StatusCode != http.StatusNotFound {
 		t.Errorf("a provenance that is not there: %s", a.Status)
 	}
