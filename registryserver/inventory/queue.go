@@ -9,6 +9,12 @@ import (
 	"time"
 )
 
+// A goroutine that has worked rests so many times as long, but for maxRest at most.
+const (
+	restFactor = 10
+	maxRest    = 500 * time.Millisecond
+)
+
 // queue has what this process has changed and what is not part of the inventory yet.
 type queue struct {
 	mu      sync.Mutex
@@ -152,7 +158,9 @@ func (i *Inventory) work(ctx context.Context) {
 		for tag := range w.tags {
 			tags = append(tags, tag)
 		}
+		began := time.Now()
 		_, err := i.refresh(ctx, w.name, tags)
+		took := time.Since(began)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			i.queue.done(w)
@@ -163,5 +171,7 @@ func (i *Inventory) work(ctx context.Context) {
 			i.queue.again(w, time.Now())
 			i.problem("what was pushed could not be read for the inventory; it is tried again", err)
 		}
+		// Who pushes much is not to share the machine with this: what comes meanwhile is one piece of work for each repository.
+		pause(ctx, min(restFactor*took, maxRest))
 	}
 }
