@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -109,15 +107,7 @@ func lines(list []string) []string {
 
 // line is text without line breaks and what cannot be printed.
 func line(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return -1
-	}, clip(s))
+	return Printable(clip(s))
 }
 
 func clip(s string) string {

@@ -213,17 +213,23 @@ func text(n *yaml.Node) (string, error) {
 	return n.Value, nil
 }
 
+// Printable is a text in which spaces of any kind are " ", without what cannot be printed, as helm has it when it reads a
+// chart.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return -1
+	}, text)
+}
+
 func (m *Metadata) normalize() {
 	for _, f := range m.fields() {
-		*f.value = strings.Map(func(r rune) rune {
-			switch {
-			case unicode.IsSpace(r):
-				return ' '
-			case unicode.IsPrint(r):
-				return r
-			}
-			return -1
-		}, *f.value)
+		*f.value = Printable(*f.value)
 	}
 	if m.Type == "" {
 		m.Type = "application"

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/chartroom-dev/chartroom/registryserver/chart"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
@@ -103,18 +102,7 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// clean makes spaces of any kind " " and leaves out what cannot be printed, as helm does when it reads a chart.
-func (t *text) clean() {
-	*t = text(strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return -1
-	}, string(*t)))
-}
+func (t *text) clean() { *t = text(chart.Printable(string(*t))) }
 
 func (m *metadata) clean() {
 	all := []*text{&m.Name, &m.Description, &m.Home, &m.Icon, &m.Condition, &m.Tags, &m.AppVersion, &m.KubeVersion}
