@@ -38,7 +38,7 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.registriesOfAuthorities)).
 		WatchesRawSource(r.Cluster.Source(r.registriesWithPolicies)).
 		WatchesRawSource(source.Kind(r.Owned, &corev1.Secret{}, handler.TypedEnqueueRequestsFromMapFunc(r.registryOfSecret))).
-		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(registryOfPod))).
+		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(wake.RegistryOfPod))).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.registriesThatSelect), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WithOptions(controller.Options{
 			// A worker may wait a second for pods that do not answer; others go on.
@@ -64,13 +64,6 @@ func (r *Reconciler) registriesOfToken(ctx context.Context, o client.Object) []r
 
 func (r *Reconciler) registries(ctx context.Context, keep func(*v1alpha1.HelmRegistry) bool, options ...client.ListOption) []reconcile.Request {
 	return wake.Listed(ctx, r.Client, &v1alpha1.HelmRegistryList{}, keep, options...)
-}
-
-func registryOfPod(_ context.Context, o *corev1.Pod) []reconcile.Request {
-	if name := o.GetLabels()[v1alpha1.LabelRegistry]; name != "" {
-		return request(o.GetNamespace(), name)
-	}
-	return nil
 }
 
 // registryOfSecret wakes for Secrets that hold a token, and for those of a registry, one of which is the snapshot's.

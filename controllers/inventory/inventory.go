@@ -25,6 +25,7 @@ import (
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
 	"github.com/chartroom-dev/chartroom/controllers/internal/status"
+	"github.com/chartroom-dev/chartroom/controllers/internal/wake"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -182,17 +183,10 @@ func (r *Reconciler) SetupWithManager(mgr manager.Manager) error {
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("inventory").
 		For(&v1alpha1.HelmRegistry{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(registryOfPod))).
+		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(wake.RegistryOfPod))).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("setting up the controller of inventories: %w", err)
-	}
-	return nil
-}
-
-func registryOfPod(_ context.Context, pod *corev1.Pod) []reconcile.Request {
-	if name := pod.Labels[v1alpha1.LabelRegistry]; name != "" {
-		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: name}}}
 	}
 	return nil
 }

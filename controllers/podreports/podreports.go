@@ -26,6 +26,7 @@ import (
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 	"github.com/chartroom-dev/chartroom/controllers/internal/reports"
+	"github.com/chartroom-dev/chartroom/controllers/internal/wake"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
 
@@ -157,19 +158,12 @@ func (r *Reconciler) SetupWithManager(manager ctrl.Manager) error {
 	err := ctrl.NewControllerManagedBy(manager).
 		Named("podreports").
 		For(&v1alpha1.HelmRegistry{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(registryOfPod))).
+		WatchesRawSource(source.Kind(r.Owned, &corev1.Pod{}, handler.TypedEnqueueRequestsFromMapFunc(wake.RegistryOfPod))).
 		// A worker may wait a second for pods that do not answer; others go on.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("setting up the controller of pods' reports: %w", err)
-	}
-	return nil
-}
-
-func registryOfPod(_ context.Context, pod *corev1.Pod) []reconcile.Request {
-	if name := pod.Labels[v1alpha1.LabelRegistry]; name != "" {
-		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: name}}}
 	}
 	return nil
 }

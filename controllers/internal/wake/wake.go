@@ -5,13 +5,17 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/chartroom-dev/chartroom/api/v1alpha1"
 )
 
 // Listed wakes those of a list, which it fills, that keep says yes to; all of them where keep is nil. What cannot be listed
@@ -36,6 +40,14 @@ func Listed[T client.Object](ctx context.Context, reader client.Reader, list cli
 		return nil
 	}
 	return requests
+}
+
+// RegistryOfPod wakes the registry that a pod is one of.
+func RegistryOfPod(_ context.Context, pod *corev1.Pod) []reconcile.Request {
+	if name := pod.Labels[v1alpha1.LabelRegistry]; name != "" {
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: name}}}
+	}
+	return nil
 }
 
 // Held lets pass that a finalizer came or went, and deletions.
