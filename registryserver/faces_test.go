@@ -140,7 +140,7 @@ func TestFacesAreRecorded(t *testing.T) {
 	r.request("DELETE", r.public+packages+"/web:1.0.0", nil, id("delete"))
 	r.limit(folder, "other", wire.Scopes()...)
 	r.publish(packages, content, id("refused"))
-	r.request("GET", r.public+"/acme/charts/helm/charts/web-1.0.0.tgz", nil, id("foreign"))
+	r.request("GET", r.public+"/acme/charts/helm/charts/web/web-1.0.0.tgz", nil, id("foreign"))
 	for _, want := range []struct {
 		request, chart string
 		action         audit.Action
@@ -203,7 +203,7 @@ func TestHostileTargetsOfFaces(t *testing.T) {
 			"..", "../web", "%2e%2e", "%2e%2e%2fweb", "web%2fx", "web//x", `web\x`, "web%00", "web%0d%0aX-Evil:%201", "%c0%ae%c0%ae", "w%C3%A9b", "web%20", "web%2500", "~", "..~web", "con:", strings.Repeat("a", 300), strings.Repeat("a/", 150) + "a",
 		} {
 			for _, target := range []string{
-				"GET /acme/charts/helm/charts/" + name + "-1.0.0.tgz", "GET /acme/charts/helm/" + name + "/index.yaml", "POST /acme/charts/helm/api/charts/" + name, "DELETE /acme/charts/helm/charts/" + name + "-1.0.0.tgz",
+				"GET /acme/charts/helm/charts/" + name + "/" + name + "-1.0.0.tgz", "GET /acme/charts/helm/" + name + "/index.yaml", "POST /acme/charts/helm/api/charts/" + name, "DELETE /acme/charts/helm/charts/" + name + "/" + name + "-1.0.0.tgz",
 				"GET " + packages + "/" + name + ":1.0.0", "DELETE " + packages + "/" + name + ":1.0.0", "POST " + packages + "/" + name + ":1.0.0/copy?to=stable/web", "POST " + packages + "/web:1.0.0/copy?to=" + name,
 				"GET " + packages + "/" + name + ":1.0.0/versions", "POST " + packages + "?to=" + name,
 			} {
@@ -239,7 +239,7 @@ func TestFacesOfReplicas(t *testing.T) {
 	if status := one.publish("/acme/charts/helm", content, nil).StatusCode; status != http.StatusCreated {
 		t.Fatal(status)
 	}
-	if got := text(t, other.request("GET", other.public+"/acme/charts/helm/charts/web-1.0.0.tgz", nil, nil)); got != string(content) {
+	if got := text(t, other.request("GET", other.public+"/acme/charts/helm/charts/web/web-1.0.0.tgz", nil, nil)); got != string(content) {
 		t.Errorf("the other replica serves %.100q", got)
 	}
 	if got := text(t, other.request("GET", other.public+packages+"/web:1.0.0", nil, nil)); !strings.Contains(got, digest.FromBytes(content).String()) {

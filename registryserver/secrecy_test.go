@@ -52,7 +52,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	for n := range 400 {
 		secret := damages[random.IntN(len(damages))](pick(secrets...))
 		path := pick("/v2/", "/v2/_catalog", "/v2/acme/charts/web/tags/list", "/v2/acme/charts/web/manifests/1.0.0", "/v2/acme/charts/web/blobs/uploads/", "/v2/other/charts/web/manifests/1", "/-/oidc/exchange", "/nothing",
-			packages, packages+"/web:1.0.0/copy", "/acme/charts/helm/index.yaml", "/acme/charts/helm/charts/web-1.0.0.tgz", "/acme/charts/helm/api/charts")
+			packages, packages+"/web:1.0.0/copy", "/acme/charts/helm/index.yaml", "/acme/charts/helm/charts/web/web-1.0.0.tgz", "/acme/charts/helm/api/charts")
 		body, header := "", map[string]string{"X-Request-Id": fmt.Sprint("secrecy-", n)}
 		switch random.IntN(9) {
 		case 0:
@@ -76,7 +76,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 		case 8: // Where no secret belongs, and only tokens can be told from names.
 			secret = pick(secrets[0], secrets[1], secrets[3])
 			path = pick("/v2/acme/charts/web/manifests/"+secret, "/v2/acme/charts/web/blobs/"+secret, "/v2/acme/charts/"+secret+"/tags/list", "/"+secret+"/x",
-				packages+"/"+secret+":1.0.0", "/acme/charts/helm/charts/"+secret+"-1.0.0.tgz")
+				packages+"/"+secret+":1.0.0", "/acme/charts/helm/charts/"+secret+"/"+secret+"-1.0.0.tgz")
 		}
 		answer := r.request(pick(http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete), r.public+path, strings.NewReader(body), header)
 		if said := text(t, answer); strings.Contains(said, secret) && !strings.HasPrefix(path, "/-/") {

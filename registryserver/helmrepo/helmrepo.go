@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -104,6 +105,8 @@ type request struct {
 	seen     *audit.Observation
 	// rest is what the "*" of the route stands for.
 	rest string
+	// leave gives the request's place to another; again it does nothing.
+	leave func()
 }
 
 func routes() []*route {
@@ -188,6 +191,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	if err != nil {
 		return err
 	}
+	leave = sync.OnceFunc(leave)
 	defer leave()
 	switch {
 	case pathErr != nil:
@@ -199,7 +203,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, seen *audit.Obse
 	case !allowed:
 		return face.NotAllowed(w, r.Method, face.Allow(found.methods))
 	}
-	return h.o.Door.Discreet(identity, a.serve(h, w, &request{r, identity, seen, rest}))
+	return h.o.Door.Discreet(identity, a.serve(h, w, &request{r, identity, seen, rest, leave}))
 }
 
 // wholeIndex is the index of everything at a revision of the inventory. Most who ask for it have it already, so its ETags are
@@ -268,6 +272,8 @@ func getIndex(h *Handler, w http.ResponseWriter, r *request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	// What is left takes little memory, and a slow reader may take hours for it.
+	r.leave()
 	if err := index.Write(w, form, gzipped); err != nil {
 		h.o.Door.Break(r.Request, err)
 	}
@@ -277,83 +283,58 @@ func getIndex(h *Handler, w http.ResponseWriter, r *request) error {
 const (
 	archiveSuffix    = ".tgz"
 	provenanceSuffix = ".tgz.prov"
-	// maxCandidates bounds the charts that are looked for under one name of a file.
-	maxCandidates = 8
 )
 
-// candidate is what the name of a file may stand for.
-type candidate struct{ chart, tag string }
+var errNoFile = &face.Error{Status: http.StatusNotFound, Code: "MANIFEST_UNKNOWN", Message: "there is no such file; charts are charts/NAME/NAME-VERSION.tgz, and their provenance charts/NAME/NAME-VERSION.tgz.prov"}
 
-// candidates are the ways to part "NAME-VERSION": both may have dashes. Versions as they should be come first, and the
-// longest of each.
-func candidates(path string) (all []candidate) {
-	folder := strings.LastIndexByte(path, '/') + 1
-	var loose []candidate
-	for i := folder + 1; i < len(path) && len(all)+len(loose) < maxCandidates; i++ {
-		if path[i] != '-' {
-			continue
-		}
-		version := path[i+1:]
-		c := candidate{path[:i], strings.ReplaceAll(version, "+", "_")}
-		if _, err := semver.StrictNewVersion(version); err == nil {
-			all = append(all, c)
-		} else if _, err := semver.NewVersion(version); err == nil {
-			loose = append(loose, c)
+// parseFile reads what inventory.ArchivePath makes, without "charts/", or the same with ".prov" behind it.
+func parseFile(file string) (chart, tag string, isProvenance, ok bool) {
+	file, isProvenance = strings.CutSuffix(file, provenanceSuffix)
+	if !isProvenance {
+		if file, ok = strings.CutSuffix(file, archiveSuffix); !ok {
+			return "", "", false, false
 		}
 	}
-	return append(all, loose...)
+	chart, file = path.Split(file)
+	chart = strings.TrimSuffix(chart, "/")
+	version, ok := strings.CutPrefix(file, path.Base(chart)+"-")
+	if _, err := semver.NewVersion(version); !ok || err != nil {
+		return "", "", false, false
+	}
+	return chart, strings.ReplaceAll(version, "+", "_"), isProvenance, true
 }
 
-var errNoFile = &face.Error{Status: http.StatusNotFound, Code: "MANIFEST_UNKNOWN", Message: "there is no such file; charts are charts/NAME-VERSION.tgz, and their provenance charts/NAME-VERSION.tgz.prov"}
-
 func getFile(h *Handler, w http.ResponseWriter, r *request) error {
-	name, isProvenance := strings.CutSuffix(r.rest, provenanceSuffix)
-	if !isProvenance {
-		var found bool
-		if name, found = strings.CutSuffix(r.rest, archiveSuffix); !found {
+	chart, tag, isProvenance, ok := parseFile(r.rest)
+	if !ok {
+		return errNoFile
+	}
+	r.seen.Chart, r.seen.Reference = chart, tag
+	// Judged before it is looked for: what may not be read is refused alike, whether it is there or not.
+	if err := h.o.Door.Authorize(r.identity, face.Read, chart); err != nil {
+		return err
+	}
+	repo, stored, manifest, err := h.look(r.Context(), chart, tag)
+	for _, none := range []error{repository.ErrManifestUnknown, repository.ErrNameInvalid, repository.ErrReferenceInvalid, publish.ErrNoChart} {
+		if errors.Is(err, none) {
 			return errNoFile
 		}
 	}
-	var refused, missing error
-	for _, c := range candidates(name) {
-		// Judged before it is looked for: what may not be read is refused alike, whether it is there or not.
-		if err := h.o.Door.Authorize(r.identity, face.Read, c.chart); err != nil {
-			if refused == nil {
-				refused, r.seen.Chart, r.seen.Reference = err, c.chart, c.tag
-			}
-			continue
-		}
-		r.seen.Chart, r.seen.Reference = c.chart, c.tag
-		repo, stored, manifest, err := h.look(r.Context(), c)
-		if err != nil && (errors.Is(err, repository.ErrManifestUnknown) || errors.Is(err, repository.ErrNameInvalid) || errors.Is(err, repository.ErrReferenceInvalid) || errors.Is(err, publish.ErrNoChart)) {
-			missing = errNoFile
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if isProvenance {
-			if stored.Provenance.Digest == "" {
-				missing = &face.Error{Status: http.StatusNotFound, Code: "BLOB_UNKNOWN", Message: "this version of the chart has no provenance: it was not signed with helm package --sign"}
-				continue
-			}
-			return h.sendBlob(w, r, repo, stored.Provenance, "application/pgp-signature", nil)
-		}
-		h.o.Pulled(c.chart, manifest)
-		return h.sendBlob(w, r, repo, stored.Archive, "application/gzip", h.o.Downloaded)
-	}
 	switch {
-	case missing != nil:
-		return missing
-	case refused != nil:
-		return refused
+	case err != nil:
+		return err
+	case isProvenance && stored.Provenance.Digest == "":
+		return &face.Error{Status: http.StatusNotFound, Code: "BLOB_UNKNOWN", Message: "this version of the chart has no provenance: it was not signed with helm package --sign"}
+	case isProvenance:
+		return h.sendBlob(w, r, repo, stored.Provenance, "application/pgp-signature", nil)
 	}
-	return errNoFile
+	h.o.Pulled(chart, manifest)
+	return h.sendBlob(w, r, repo, stored.Archive, "application/gzip", h.o.Downloaded)
 }
 
 // look finds what a version consists of, and the digest of its manifest.
-func (h *Handler) look(ctx context.Context, c candidate) (*repository.Repository, publish.Stored, string, error) {
-	repo, err := h.o.Store.Repository(c.chart)
+func (h *Handler) look(ctx context.Context, chart, tag string) (*repository.Repository, publish.Stored, string, error) {
+	repo, err := h.o.Store.Repository(chart)
 	if err != nil {
 		return nil, publish.Stored{}, "", err
 	}
@@ -363,7 +344,7 @@ func (h *Handler) look(ctx context.Context, c candidate) (*repository.Repository
 	case <-ctx.Done():
 		return nil, publish.Stored{}, "", ctx.Err()
 	}
-	stored, d, err := publish.Layers(ctx, repo, c.tag)
+	stored, d, err := publish.Layers(ctx, repo, tag)
 	return repo, stored, d.String(), err
 }
 

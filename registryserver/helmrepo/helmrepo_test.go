@@ -208,7 +208,7 @@ func TestPublishedChartIsWhatHelmPushes(t *testing.T) {
 	if again := manifestOf(t, r, "old", "0.9.0-rc.1_b1"); again != got {
 		t.Errorf("the second time it is\n%s", again)
 	}
-	for _, path := range []string{"/charts/old-0.9.0-rc.1+b1.tgz", "/charts/old-0.9.0-rc.1%2Bb1.tgz"} {
+	for _, path := range []string{"/charts/old/old-0.9.0-rc.1+b1.tgz", "/charts/old/old-0.9.0-rc.1%2Bb1.tgz"} {
 		if !bytes.Equal(r.Want(http.StatusOK, call{Path: path}).Body.Bytes(), archive) {
 			t.Errorf("%s is another one", path)
 		}
@@ -248,10 +248,10 @@ func TestPublishingWays(t *testing.T) {
 				o.call.Body = bytes.NewReader(sent.Bytes())
 				r.Want(http.StatusCreated, o.call)
 			}
-			if got := r.Want(http.StatusOK, call{Path: "/charts/" + o.chart + "-" + version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
+			if got := r.Want(http.StatusOK, call{Path: "/" + inventory.ArchivePath(o.chart, version)}).Body.Bytes(); !bytes.Equal(got, content) {
 				t.Errorf("another archive came back: %d bytes", len(got))
 			}
-			signed := call{Path: "/charts/" + o.chart + "-" + version + ".tgz.prov"}
+			signed := call{Path: "/" + inventory.ArchivePath(o.chart, version) + ".prov"}
 			if !strings.Contains(what, "provenance") {
 				r.refused(http.StatusNotFound, signed, "was not signed")
 			} else if got := r.Want(http.StatusOK, signed).Body.Bytes(); !bytes.Equal(got, prov) {
@@ -280,7 +280,7 @@ func TestPublishingWhatHelmHasPushed(t *testing.T) {
 	if got := manifestOf(t, r, "web", "1.0.0"); got != string(c.Manifest) {
 		t.Errorf("the version has become %s", got)
 	}
-	if !bytes.Equal(r.Want(http.StatusOK, call{Path: "/charts/web-1.0.0.tgz"}).Body.Bytes(), c.Content) {
+	if !bytes.Equal(r.Want(http.StatusOK, call{Path: "/charts/web/web-1.0.0.tgz"}).Body.Bytes(), c.Content) {
 		t.Error("it is served otherwise")
 	}
 	other := charttest.New("web", "1.0.0", 700).Content
@@ -455,6 +455,40 @@ func TestIndexIsMadeOnceForEachChange(t *testing.T) {
 	r.Want(http.StatusNotModified, confined)
 }
 
+// writer calls before with each part of a body, before it is written.
+type writer struct {
+	http.ResponseWriter
+	before func()
+}
+
+func (w *writer) Write(part []byte) (int, error) {
+	w.before()
+	return w.ResponseWriter.Write(part)
+}
+
+// If this fails, two who read slowly take all places, and nobody else gets an index.
+func TestSlowReadersOfTheIndexTakeNoPlace(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	var entered, left, written int
+	r.Door.Admit = func(*http.Request, string, face.Load) (func(), bool) {
+		entered++
+		return func() { left++ }, true
+	}
+	next := r.Handler
+	r.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		next.ServeHTTP(&writer{w, func() {
+			written++
+			if left != entered {
+				t.Error("it is written while the place is taken")
+			}
+		}}, q)
+	})
+	r.Want(http.StatusOK, call{Path: "/index.yaml"})
+	if entered != 1 || left != 1 || written == 0 {
+		t.Errorf("%d came, %d left, %d parts were written", entered, left, written)
+	}
+}
+
 func TestIndexWaitsForTheFirstLook(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.known.building = true
@@ -480,7 +514,7 @@ func TestFilesInParts(t *testing.T) {
 		for i := 0; i < len(header); i += 2 {
 			h[header[i]] = header[i+1]
 		}
-		return r.Do(call{Path: "/charts/web-1.0.0.tgz", Token: "none", Header: h})
+		return r.Do(call{Path: "/charts/web/web-1.0.0.tgz", Token: "none", Header: h})
 	}
 	whole := get()
 	if whole.Code != 200 || !bytes.Equal(whole.Body.Bytes(), c) || whole.Header().Get("Content-Type") != "application/gzip" || whole.Header().Get("Content-Length") != fmt.Sprint(len(c)) || whole.Header().Get("Accept-Ranges") != "bytes" {
@@ -504,7 +538,7 @@ func TestFilesInParts(t *testing.T) {
 			t.Errorf("%v: %d with %d bytes", o.header, got.Code, got.Body.Len())
 		}
 	}
-	head := r.Want(http.StatusOK, call{Method: http.MethodHead, Path: "/charts/web-1.0.0.tgz", Token: "none"})
+	head := r.Want(http.StatusOK, call{Method: http.MethodHead, Path: "/charts/web/web-1.0.0.tgz", Token: "none"})
 	if head.Body.Len() != 0 || head.Header().Get("Content-Length") != fmt.Sprint(len(c)) {
 		t.Errorf("HEAD: %v", head.Header())
 	}
@@ -523,15 +557,18 @@ func TestFilesInParts(t *testing.T) {
 func TestNamesOfFiles(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	for _, c := range []struct{ name, version string }{
-		{"a", "1.0.0"}, {"a-1", "1.0.0"}, {"a", "1.0.0-1.0.0"}, {"a-b", "1.0.0-rc-1"}, {"a", "1.2"}, {"a-1.0.0", "2.0.0"},
+		{"a", "1.0.0"}, {"a-1", "1.0.0"}, {"a", "1.0.0-1.0.0"}, {"a-1.0.0", "1.0.0"}, {"a", "2.0.0-2.0.0"}, {"a-b", "1.0.0-rc-1"}, {"a", "1.2"}, {"a-1.0.0", "2.0.0"},
 	} {
 		content := charttest.New(c.name, c.version, 0).Content
 		r.publish(content)
-		if got := r.Want(http.StatusOK, call{Path: "/charts/" + c.name + "-" + c.version + ".tgz"}).Body.Bytes(); !bytes.Equal(got, content) {
+		if got := r.Want(http.StatusOK, call{Path: "/" + inventory.ArchivePath(c.name, c.version)}).Body.Bytes(); !bytes.Equal(got, content) {
 			t.Errorf("%v is another chart", c)
 		}
 	}
-	for _, name := range []string{"a-2.0.0.tgz", "a.tgz", "-1.0.0.tgz", "a-1.0.0", "a-1.0.0.zip", "b-1.0.0.tgz", "a-.tgz", "A-1.0.0.tgz", "a-1.0.0-1-1-1-1-1-1-1-1-1-1-1-1.tgz", "team/a-1.0.0.tgz", "a-latest.tgz", ".tgz", "a-1.0.0.tgz.prov.prov"} {
+	for _, name := range []string{
+		"a/a-2.0.0.tgz", "a/a.tgz", "a/-1.0.0.tgz", "a/a-1.0.0", "a/a-1.0.0.zip", "b/b-1.0.0.tgz", "a/a-.tgz", "A/A-1.0.0.tgz", "team/a/a-1.0.0.tgz", "a/a-latest.tgz", ".tgz",
+		"a/a-1.0.0.tgz.prov.prov", "a-1.0.0.tgz", "a/b-1.0.0.tgz", "a-1/a-1.0.0.tgz", "a/.tgz", ".-1.0.0.tgz",
+	} {
 		r.refused(http.StatusNotFound, call{Path: "/charts/" + name}, "no such file")
 	}
 }
@@ -563,7 +600,7 @@ func TestFullStorageIsSaid(t *testing.T) {
 func TestAdmissionIsAsked(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	for load, c := range map[face.Load]call{
-		face.Light: {Path: "/charts/web-1.0.0.tgz"}, face.Listing: {Path: "/index.yaml"}, face.Upload: form("/api/charts"), face.FailedLogin: {Path: "/index.yaml", Token: "expired"},
+		face.Light: {Path: "/charts/web/web-1.0.0.tgz"}, face.Listing: {Path: "/index.yaml"}, face.Upload: form("/api/charts"), face.FailedLogin: {Path: "/index.yaml", Token: "expired"},
 	} {
 		asked := false
 		r.Admit = func(l face.Load) bool { asked = asked || l == load; return l != load }
@@ -590,9 +627,9 @@ func rows() map[string]row {
 	return map[string]row{
 		"index":        {"GET", "", true, get("/index.yaml")},
 		"index HEAD":   {"HEAD", "", true, get("/index.yaml")},
-		"archive":      {"GET", "r", true, get("/charts/web-1.0.0.tgz")},
-		"archive HEAD": {"HEAD", "r", true, get("/charts/web-1.0.0.tgz")},
-		"provenance":   {"GET", "r", true, get("/charts/web-1.0.0.tgz.prov")},
+		"archive":      {"GET", "r", true, get("/charts/web/web-1.0.0.tgz")},
+		"archive HEAD": {"HEAD", "r", true, get("/charts/web/web-1.0.0.tgz")},
+		"provenance":   {"GET", "r", true, get("/charts/web/web-1.0.0.tgz.prov")},
 		"artifact hub": {"GET", "r", true, get("/artifacthub-repo.yml")},
 		"publish":      {"POST", "rw", false, post("/api/charts")},
 		"publish to":   {"POST", "rw", false, post("/api/charts?to=web")},
@@ -644,7 +681,7 @@ func TestEveryRouteJudgesEveryCredential(t *testing.T) {
 func TestEveryOtherMethodIsRefused(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	for path, takes := range map[string]string{
-		"/index.yaml": "GET HEAD", "/charts/web-1.0.0.tgz": "GET HEAD", "/artifacthub-repo.yml": "GET HEAD", "/api/charts": "POST", "": "POST",
+		"/index.yaml": "GET HEAD", "/charts/web/web-1.0.0.tgz": "GET HEAD", "/artifacthub-repo.yml": "GET HEAD", "/api/charts": "POST", "": "POST",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"} {
 			if slices.Contains(strings.Fields(takes), method) {
@@ -671,7 +708,7 @@ func TestNothingTellsWhatExists(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.publish(charttest.New("web", "1.0.0", 0).Content)
 	want := r.Want(http.StatusUnauthorized, call{Path: "/index.yaml", Token: "none"}).Body.String()
-	for _, path := range []string{"/charts/web-1.0.0.tgz", "/charts/web-2.0.0.tgz", "/charts/x", "/nothing", "/artifacthub-repo.yml", "/a%2fb", "/../x", ""} {
+	for _, path := range []string{"/charts/web/web-1.0.0.tgz", "/charts/web/web-2.0.0.tgz", "/charts/x", "/nothing", "/artifacthub-repo.yml", "/a%2fb", "/../x", ""} {
 		for _, method := range []string{"GET", "POST", "DELETE", "OPTIONS", "BREW"} {
 			if got := r.Want(http.StatusUnauthorized, call{Method: method, Path: path, Token: "none"}).Body.String(); got != want {
 				t.Errorf("%s %s is answered %s, and the index %s", method, path, got, want)
@@ -679,13 +716,13 @@ func TestNothingTellsWhatExists(t *testing.T) {
 		}
 	}
 	foreign := map[string]bool{}
-	for _, path := range []string{"/charts/web-1.0.0.tgz", "/charts/web-2.0.0.tgz", "/charts/web-1.0.0.tgz.prov"} {
+	for _, path := range []string{"/charts/web/web-1.0.0.tgz", "/charts/web/web-2.0.0.tgz", "/charts/web/web-1.0.0.tgz.prov"} {
 		foreign[r.Want(http.StatusForbidden, call{Path: path, Token: "all of another chart"}).Body.String()] = true
 	}
 	if len(foreign) != 1 {
 		t.Errorf("the refusals differ: %v", foreign)
 	}
-	missing := r.Want(http.StatusForbidden, call{Path: "/charts/nothing-1.0.0.tgz", Token: "all of another chart"}).Body.String()
+	missing := r.Want(http.StatusForbidden, call{Path: "/charts/nothing/nothing-1.0.0.tgz", Token: "all of another chart"}).Body.String()
 	if !foreign[strings.ReplaceAll(missing, "nothing", "web")] {
 		t.Errorf("of what does not exist it says %s", missing)
 	}
@@ -695,8 +732,8 @@ func TestHostilePaths(t *testing.T) {
 	r := newRegistry(t, wire.Private)
 	r.publish(charttest.New("web", "1.0.0", 0).Content)
 	for _, path := range []string{
-		"/charts/..%2f..%2fweb-1.0.0.tgz", "/charts/../charts/web-1.0.0.tgz", "/charts/%2e%2e/charts/web-1.0.0.tgz", "/charts//web-1.0.0.tgz", "/charts/./web-1.0.0.tgz", "/charts/web%2Dx%252f-1.0.0.tgz", "/charts/web-1.0.0.tgz%00",
-		"/charts/web-1.0.0.tgz/", "/charts/web%20-1.0.0.tgz", "/charts%2fweb-1.0.0.tgz", "//index.yaml", "/index.yaml/", "/index.yaml%0d%0a", `/charts/web\-1.0.0.tgz`, "/api/charts/", "/charts", "/charts/",
+		"/charts/..%2f..%2fweb/web-1.0.0.tgz", "/charts/../charts/web/web-1.0.0.tgz", "/charts/%2e%2e/charts/web/web-1.0.0.tgz", "/charts//web/web-1.0.0.tgz", "/charts/./web/web-1.0.0.tgz", "/charts/web//web-1.0.0.tgz", "/charts/web%2Dx%252f/web-1.0.0.tgz", "/charts/web/web-1.0.0.tgz%00",
+		"/charts/web/web-1.0.0.tgz/", "/charts/web%20/web%20-1.0.0.tgz", "/charts%2fweb%2fweb-1.0.0.tgz", "/charts/web%2fweb-1.0.0.tgz", "//index.yaml", "/index.yaml/", "/index.yaml%0d%0a", `/charts/web\web-1.0.0.tgz`, "/api/charts/", "/charts", "/charts/",
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			answer := r.Do(call{Method: method, Path: path})
@@ -716,7 +753,7 @@ func TestRevocationWhilePublishing(t *testing.T) {
 	c.Token = "read and write"
 	c.Body = io.MultiReader(bytes.NewReader(sent.Bytes()[:sent.Len()-3]), afterwards(func() { r.Revoke(t, "read and write") }), bytes.NewReader(sent.Bytes()[sent.Len()-3:]))
 	r.refused(http.StatusForbidden, c, "no longer valid")
-	r.refused(http.StatusNotFound, call{Path: "/charts/web-1.0.0.tgz"}, "no such file")
+	r.refused(http.StatusNotFound, call{Path: "/charts/web/web-1.0.0.tgz"}, "no such file")
 }
 
 // afterwards does something where it is read, and is empty.

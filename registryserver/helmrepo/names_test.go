@@ -3,21 +3,25 @@ package helmrepo
 import (
 	"strings"
 	"testing"
+
+	"github.com/chartroom-dev/chartroom/registryserver/inventory"
 )
 
-func FuzzCandidates(f *testing.F) {
-	for _, seed := range []string{"web-1.0.0", "team/web-1.0.0+b.1", "a-1.0.0-1.0.0", "-", "a-", "a/-1", strings.Repeat("-1", 300)} {
+func FuzzParseFile(f *testing.F) {
+	for _, seed := range []string{"web/web-1.0.0.tgz", "team/web/web-1.0.0+b.1.tgz.prov", "a-1.0.0/a-1.0.0-1.0.0.tgz", "-", "a/-1.tgz", "/.-1.tgz"} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, path string) {
-		all := candidates(path)
-		if len(all) > maxCandidates {
-			t.Errorf("%d candidates", len(all))
+	f.Fuzz(func(t *testing.T, file string) {
+		chart, tag, isProvenance, ok := parseFile(file)
+		if !ok {
+			return
 		}
-		for _, c := range all {
-			if c.chart == "" || c.tag == "" || strings.ReplaceAll(c.chart+"-"+c.tag, "_", "+") != strings.ReplaceAll(path, "_", "+") {
-				t.Errorf("%q is %+v", path, c)
-			}
+		want := "charts/" + file
+		if isProvenance {
+			want = strings.TrimSuffix(want, ".prov")
+		}
+		if got := inventory.ArchivePath(chart, strings.ReplaceAll(tag, "_", "+")); got != strings.ReplaceAll(want, "_", "+") && !strings.Contains(chart, "_") {
+			t.Errorf("%q is %q %q, which is at %q", file, chart, tag, got)
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -33,9 +32,6 @@ type content struct {
 
 // empty says that there is nothing to be known.
 func (c *content) empty() bool { return len(c.records) == 0 && len(c.refers) == 0 }
-
-// base is the name that a chart has in the index.
-func (c *content) base() string { return path.Base(c.name) }
 
 // block is some entries of the index, each on a line: JSON with "," between them, as a gzip member (RFC 1952 section 2.2), which
 // may stand between others in a gzip stream.

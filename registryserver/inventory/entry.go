@@ -99,7 +99,7 @@ func entryLine(repository string, r *record, m metadata) []byte {
 	}
 	e := entry{
 		metadata: m, Created: r.pushed().Format(time.RFC3339Nano), Digest: archive.Encoded(),
-		URLs: []string{archivePrefix + repository + "-" + m.Version + ".tgz"},
+		URLs: []string{ArchivePath(repository, m.Version)},
 	}
 	for step := 0; ; step++ {
 		line, err := json.Marshal(e)
@@ -137,10 +137,17 @@ func (e *entry) shorten(step int) bool {
 }
 
 const (
-	archivePrefix = "charts/"
 	archiveSuffix = ".tgz"
 	urlsField     = `"urls":["`
 )
+
+// ArchivePath is where the archive of a version is, below the classic Helm repository. Its folder is the chart's path below
+// the registry, so that it can stand for one chart and version alone: names and versions both have dashes.
+func ArchivePath(chart, version string) string {
+	return archiveStart(chart) + version + archiveSuffix
+}
+
+func archiveStart(chart string) string { return "charts/" + chart + "/" + path.Base(chart) + "-" }
 
 // ociLine is an entry whose address is that in the OCI registry at base. The addresses are the last that a line has, and
 // what they are made of is written the same in JSON.
@@ -149,7 +156,7 @@ func ociLine(line, base, repository string) string {
 	if at < 0 {
 		return line
 	}
-	version := strings.TrimPrefix(line[at+len(urlsField):], archivePrefix+repository+"-")
+	version := strings.TrimPrefix(line[at+len(urlsField):], archiveStart(repository))
 	version, _, _ = strings.Cut(version, archiveSuffix+`"]}`)
 	return line[:at] + urlsField + base + "/" + repository + ":" + strings.ReplaceAll(version, "+", "_") + `"]}`
 }

@@ -3,7 +3,6 @@ package inventory
 import (
 	"bytes"
 	"cmp"
-	"compress/flate"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/binary"
@@ -28,10 +27,7 @@ func (i *Inventory) Index(may func(chart string) bool) Index {
 			x.generated = c.lastPushed
 		}
 	}
-	slices.SortFunc(x.contents, func(a, b *content) int {
-		// Of those of one name the shortest path comes first.
-		return cmp.Or(strings.Compare(a.base(), b.base()), cmp.Compare(len(a.name), len(b.name)), strings.Compare(a.name, b.name))
-	})
+	slices.SortFunc(x.contents, func(a, b *content) int { return strings.Compare(a.name, b.name) })
 	return x
 }
 
@@ -72,26 +68,14 @@ const footer = "}}\n"
 
 // Write implements Index.
 func (x *index) Write(w io.Writer, form IndexForm, gzipped bool) error {
-	var s sink
-	switch {
-	case form == OCI && gzipped:
-		// Not from the blocks: the addresses are others.
-		z, err := gzip.NewWriterLevel(w, flate.BestSpeed)
-		if err != nil {
-			return err
-		}
-		if err := x.write(&plainSink{w: z, base: x.base(), started: z.Flush}); err != nil {
-			return err
-		}
-		return z.Close()
-	case form == OCI:
-		s = &plainSink{w: w, base: x.base()}
-	case gzipped:
-		s = &zippedSink{w: w}
-	default:
-		s = &plainSink{w: w}
+	base := ""
+	if form == OCI {
+		base = x.base()
 	}
-	return x.write(s)
+	if gzipped {
+		return x.write(&zippedSink{w: w, base: base})
+	}
+	return x.write(&plainSink{w: w, base: base})
 }
 
 // sink takes the pieces of an index.
@@ -99,82 +83,49 @@ type sink interface {
 	// glue is what stands between blocks.
 	glue(text string) error
 	block(repository string, b *block) error
-	// some are some of the entries of a block.
-	some(repository string, lines []string) error
 }
 
 func (x *index) write(to sink) error {
 	if err := to.glue(x.header()); err != nil {
 		return err
 	}
-	for i := 0; i < len(x.contents); {
-		same := x.contents[i:]
-		end := slices.IndexFunc(same, func(c *content) bool { return c.base() != same[0].base() })
-		if end > 0 {
-			same = same[:end]
-		}
-		name, err := json.Marshal(same[0].base())
+	separator := "\n"
+	for _, c := range x.contents {
+		// The whole path: who may write one chart is not to add versions to another that ends in the same name.
+		name, err := json.Marshal(c.name)
 		if err != nil {
 			return err
 		}
-		separator := "\n"
-		if i > 0 {
-			separator = ",\n"
-		}
-		if err := writeChart(to, separator+string(name)+":[\n", same); err != nil {
-			return err
-		}
-		i += len(same)
-	}
-	return to.glue(footer)
-}
-
-// writeChart writes the versions of the charts of one name. Of those that several have, that of the first stands for all:
-// helm knows only one.
-func writeChart(to sink, opening string, same []*content) error {
-	seen := map[string]bool{}
-	before := opening
-	for i, c := range same {
-		for j := range c.blocks {
-			b := &c.blocks[j]
-			if !slices.ContainsFunc(b.records, func(r *record) bool { return seen[r.tag()] }) {
-				if err := cmp.Or(to.glue(before), to.block(c.name, b)); err != nil {
-					return err
-				}
-				before = entrySeparator
-				continue
-			}
-			lines, err := b.lines()
-			if err != nil {
-				return err
-			}
-			var rest []string
-			for k, r := range b.records {
-				if !seen[r.tag()] {
-					rest = append(rest, lines[k])
-				}
-			}
-			if rest == nil {
-				continue
-			}
-			if err := cmp.Or(to.glue(before), to.some(c.name, rest)); err != nil {
+		before := separator + string(name) + ":[\n"
+		for i := range c.blocks {
+			if err := cmp.Or(to.glue(before), to.block(c.name, &c.blocks[i])); err != nil {
 				return err
 			}
 			before = entrySeparator
 		}
-		if i < len(same)-1 {
-			for _, r := range c.records {
-				if r.has(isIndexed) {
-					seen[r.tag()] = true
-				}
-			}
+		if err := to.glue("]"); err != nil {
+			return err
 		}
+		separator = ",\n"
 	}
-	return to.glue("]")
+	return to.glue(footer)
+}
+
+// ociText is a block whose addresses are those in the OCI registry at base.
+func ociText(b *block, base, repository string) (string, error) {
+	lines, err := b.lines()
+	for i, line := range lines {
+		lines[i] = ociLine(line, base, repository)
+	}
+	return strings.Join(lines, entrySeparator), err
 }
 
 // zippedSink writes gzip members one behind the other.
-type zippedSink struct{ w io.Writer }
+type zippedSink struct {
+	w io.Writer
+	// base, when not empty, takes the place of the archives' addresses.
+	base string
+}
 
 // glue is not compressed: it is short.
 func (s *zippedSink) glue(text string) error {
@@ -182,13 +133,16 @@ func (s *zippedSink) glue(text string) error {
 	return err
 }
 
-func (s *zippedSink) block(_ string, b *block) error {
-	_, err := s.w.Write(b.zipped)
-	return err
-}
-
-func (s *zippedSink) some(_ string, lines []string) error {
-	_, err := s.w.Write(compress([]byte(strings.Join(lines, entrySeparator))))
+func (s *zippedSink) block(repository string, b *block) error {
+	zipped := b.zipped
+	if s.base != "" {
+		text, err := ociText(b, s.base, repository)
+		if err != nil {
+			return err
+		}
+		zipped = compress([]byte(text))
+	}
+	_, err := s.w.Write(zipped)
 	return err
 }
 
@@ -207,44 +161,29 @@ func storedMember(text string) []byte {
 // plainSink writes text.
 type plainSink struct {
 	w io.Writer
-	// base, when not empty, takes the place of the archives' addresses.
+	// base is as zippedSink has it.
 	base string
-	// started, when not nil, is called behind the first piece.
-	started func() error
 	// unzip is for one block after the other: each of its own would take 40 KiB.
 	unzip gzip.Reader
 }
 
 func (s *plainSink) glue(text string) error {
 	_, err := io.WriteString(s.w, text)
-	if err == nil && s.started != nil {
-		err = s.started()
-		s.started = nil
-	}
 	return err
 }
 
 func (s *plainSink) block(repository string, b *block) error {
 	if s.base != "" {
-		lines, err := b.lines()
+		text, err := ociText(b, s.base, repository)
 		if err != nil {
 			return err
 		}
-		return s.some(repository, lines)
+		_, err = io.WriteString(s.w, text)
+		return err
 	}
 	if err := s.unzip.Reset(bytes.NewReader(b.zipped)); err != nil {
 		return err
 	}
 	_, err := io.Copy(s.w, io.LimitReader(&s.unzip, maxBlockBytes))
-	return err
-}
-
-func (s *plainSink) some(repository string, lines []string) error {
-	if s.base != "" {
-		for i, line := range lines {
-			lines[i] = ociLine(line, s.base, repository)
-		}
-	}
-	_, err := io.WriteString(s.w, strings.Join(lines, entrySeparator))
 	return err
 }

@@ -91,8 +91,7 @@ type Reader interface {
 type IndexForm int
 
 const (
-	// Archives are addresses of archives, relative to that of the index: "charts/NAME-VERSION.tgz", NAME being the path
-	// below the registry.
+	// Archives are addresses of archives, relative to that of the index: see ArchivePath.
 	Archives IndexForm = iota
 	// OCI addresses are "oci://HOST/ORGANIZATION/REGISTRY/NAME:TAG".
 	OCI

@@ -84,7 +84,7 @@ func (h *Handler) describe(chart string, v inventory.Version) packageJSON {
 		CreatedAt: v.PushedAt.UTC(), PushedAt: v.PushedAt.UTC(), PushedBy: v.PushedBy,
 		Digest: v.Digest.String(), Archive: v.Archive.String(), Size: v.ArchiveSize, StoredSize: v.StoredSize,
 		AppVersion: v.AppVersion, KubeVersion: v.KubeVersion, Description: v.Description, Type: v.Type, Deprecated: v.Deprecated, Signed: v.Provenance != "" || v.Signatures > 0, Signatures: v.Signatures, Attestations: v.Attestations,
-		Downloads: v.Downloads, DownloadURL: registry + "/helm/charts/" + chart + "-" + version + ".tgz",
+		Downloads: v.Downloads, DownloadURL: registry + "/helm/" + inventory.ArchivePath(chart, version),
 		Organization: ownerJSON{ID: h.o.Organization, Slug: h.o.Organization, WebURL: h.o.ExternalURL + "/"},
 		Registry:     ownerJSON{ID: h.o.Registry, Slug: h.o.Registry, URL: h.root, WebURL: registry},
 	}

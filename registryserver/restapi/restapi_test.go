@@ -209,7 +209,7 @@ func TestPackage(t *testing.T) {
 		"created_at": published["created_at"], "pushed_at": published["pushed_at"], "pushed_by": "crt_" + r.Tokens["read and write"][4:12],
 		"digests": map[string]any{"sha256": digest.FromBytes(content).Encoded()}, "digest": published["digest"], "archive": digest.FromBytes(content).String(), "size": float64(len(content)), "stored_size": 99.0,
 		"app_version": "9", "kube_version": ">=1.0.0", "description": "Serves pages", "type": "application", "deprecated": false, "signed": true, "signatures": 0.0, "attestations": 0.0, "downloads": 7.0, "last_pulled": "2026-01-02",
-		"download_url": address + "/acme/charts/helm/charts/team/web-1.2.3+b.1.tgz", "oci_url": "oci://charts.example.com/acme/charts/team/web:1.2.3_b.1",
+		"download_url": address + "/acme/charts/helm/charts/team/web/web-1.2.3+b.1.tgz", "oci_url": "oci://charts.example.com/acme/charts/team/web:1.2.3_b.1",
 		"organization": organization, "registry": registry,
 	}
 	if diff := cmp.Diff(want, published); diff != "" {

@@ -86,7 +86,7 @@ func TestHelmRepository(t *testing.T) {
 				r := start(t, open(t))
 				c := newClient(t, program)
 				base := "http://" + r.host + "/acme/charts/helm"
-				for _, folder := range []string{"changed", "pulled", "latest", "unsigned", "oci", "direct"} {
+				for _, folder := range []string{"changed", "pulled", "latest", "unsigned", "oci", "direct", "nested", "nested/pulled"} {
 					if err := os.Mkdir(filepath.Join(c.home, folder), 0o700); err != nil {
 						t.Fatal(err)
 					}
@@ -98,6 +98,7 @@ func TestHelmRepository(t *testing.T) {
 				pack("1.0.0")
 				pack("1.1.0+b.1", "--sign", "--key", "Signer", "--keyring", key.secret)
 				pack("1.2.0")
+				pack("9.0.0", "--destination", "nested")
 
 				c.want([]string{"registry", "login", r.host, "--plain-http", "-u", "anybody", "-p", r.token})
 				c.want([]string{"push", "web-1.0.0.tgz", "oci://" + r.host + "/acme/charts", "--plain-http"})
@@ -131,7 +132,15 @@ func TestHelmRepository(t *testing.T) {
 				c.want([]string{"pull", "ours/web", "--version", "1.1.0+b.1", "--verify", "--keyring", key.public, "--destination", "pulled"}, "Signer")
 				c.want([]string{"pull", "ours/web", "--destination", "latest"})
 				c.refused([]string{"pull", "ours/web", "--version", "1.2.0", "--verify", "--keyring", key.public, "--destination", "unsigned"})
-				for _, pair := range [][2]string{{"web-1.1.0+b.1.tgz", "pulled/web-1.1.0+b.1.tgz"}, {"web-1.2.0.tgz", "latest/web-1.2.0.tgz"}} {
+				// A chart below a path is apart from the one that ends alike.
+				if got := c.curl(r, "/acme/charts/helm/api/charts?to=team/web", "file=@nested/web-9.0.0.tgz"); got != `{"saved":true}` {
+					t.Errorf("curl is answered %s", got)
+				}
+				c.eventually("9.0.0", []string{"repo", "update"}, []string{"search", "repo", "ours/team/web"})
+				c.want([]string{"pull", "ours/team/web", "--destination", "nested/pulled"})
+				c.want([]string{"template", "release", "ours/team/web"}, "web-9.0.0")
+				c.want([]string{"template", "release", "ours/web"}, "web-1.2.0")
+				for _, pair := range [][2]string{{"web-1.1.0+b.1.tgz", "pulled/web-1.1.0+b.1.tgz"}, {"web-1.2.0.tgz", "latest/web-1.2.0.tgz"}, {"nested/web-9.0.0.tgz", "nested/pulled/web-9.0.0.tgz"}} {
 					if read(t, filepath.Join(c.home, pair[0])) != read(t, filepath.Join(c.home, pair[1])) {
 						t.Errorf("%s came back as another archive", pair[0])
 					}

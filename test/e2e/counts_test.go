@@ -698,7 +698,7 @@ func (x *countsWorker) pull(k key, v stored) {
 	switch {
 	case way < 8:
 		// The name of an archive does not tell which of the charts with the same name it is of, its folder does.
-		path, what = x.wire.classic("")+"/charts/"+k.chart+"-"+strings.ReplaceAll(k.tag, "_", "+")+".tgz", "pulled from the classic repository"
+		path, what = x.wire.classic("")+"/charts/"+k.chart+"/"+base(k.chart)+"-"+strings.ReplaceAll(k.tag, "_", "+")+".tgz", "pulled from the classic repository"
 	case way < 11:
 		path, what = x.wire.page("/charts/"+k.chart+"/"+k.tag+"/-/chart.tgz"), "downloaded from the page"
 	}

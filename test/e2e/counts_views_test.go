@@ -640,18 +640,12 @@ func (w *wire) apiDiffers(ctx context.Context, pod corev1.Pod, expected map[stri
 	return nil
 }
 
-// indexDiffers says where the index of a pod for helm has another version, or one less. A version that several charts have
-// which are called the same in it is that of the shortest path, and of equally long ones that of the first by name.
+// indexDiffers says where the index of a pod for helm has another version, or one less.
 func (w *wire) indexDiffers(ctx context.Context, pod corev1.Pod, expected map[string]expectation, charts map[string]map[string]stored) error {
 	want := map[string]string{}
-	from := map[string]string{}
 	for chart := range expected {
 		for tag, v := range charts[chart] {
-			entry := base(chart) + " " + strings.ReplaceAll(tag, "_", "+")
-			if other, there := from[entry]; there && (len(other) < len(chart) || len(other) == len(chart) && other < chart) {
-				continue
-			}
-			want[entry], from[entry] = v.archive, chart
+			want[chart+" "+strings.ReplaceAll(tag, "_", "+")] = v.archive
 		}
 	}
 	var index struct {
@@ -668,7 +662,7 @@ func (w *wire) indexDiffers(ctx context.Context, pod corev1.Pod, expected map[st
 	}
 	for _, entry := range union(want, got) {
 		if want[entry] != got[entry] {
-			return fmt.Errorf("%s is %q, want %q of %s", entry, got[entry], want[entry], from[entry])
+			return fmt.Errorf("%s is %q, want %q", entry, got[entry], want[entry])
 		}
 	}
 	return nil
