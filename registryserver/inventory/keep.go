@@ -96,7 +96,10 @@ type Inventory struct {
 	mu    sync.RWMutex
 	repos map[string]*repo
 	// order are they by name; nil when that is to be found out again.
-	order    []*repo
+	order []*repo
+	// newest are the versions, what was pushed last first; nil when that is to be found out again, which is done by one at a time.
+	newest   []placed
+	ordering sync.Mutex
 	building bool
 	revision uint64
 	next     chan struct{}
@@ -239,6 +242,7 @@ func (i *Inventory) finishBuilding(began time.Time, cached bool) {
 // changed tells readers. mu is held.
 func (i *Inventory) changed() {
 	i.revision++
+	i.newest = nil
 	close(i.next)
 	i.next = make(chan struct{})
 }
