@@ -447,7 +447,8 @@ func (i *Inventory) read(ctx context.Context, r *repository.Repository, tags []s
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			unread = unread || err != nil
+			found.unread = err != nil
+			unread = unread || found.unread
 			if found.record != nil {
 				items = append(items, found)
 			} else if err == nil {
