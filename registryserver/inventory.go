@@ -49,7 +49,8 @@ func (s *Server) newInventory(store *repository.Store, b bucket.Bucket) (*invent
 	w.downloads = pulls.NewDownloads(pulls.DownloadsOptions{
 		Bucket: b, Alone: alone[1].Try,
 		// Not before there is an inventory.
-		Archive: func(chart string, d digest.Digest) (is, known bool) { return w.Archive(chart, d) },
+		Archive:  func(chart string, d digest.Digest) (is, known bool) { return w.Archive(chart, d) },
+		Building: func() bool { return w.Building() },
 	})
 	o.Downloads = w.downloads
 	w.Inventory = inventory.New(o)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
 )
@@ -20,7 +21,8 @@ func note(changes []string) string {
 	return strings.Join(changes, ", ")
 }
 
-// changes says in words what became of each chart, in the order of their names; of those that are not listed, together.
+// changes says in words what became of each chart, in the order of their names; of those that are not listed, together, where
+// there is nothing to say of the others.
 func changes(before, after wire.Inventory) []string {
 	was, is := byName(before), byName(after)
 	every := maps.Clone(was)
@@ -40,12 +42,23 @@ func changes(before, after wire.Inventory) []string {
 			out = append(out, fmt.Sprintf("version %s of %s was replaced", a.LatestVersion, name))
 		case a.Versions != b.Versions:
 			out = append(out, fmt.Sprintf("the chart %s has %d versions, %+d", name, a.Versions, a.Versions-b.Versions))
+		case younger(a.LastPushed, b.LastPushed):
+			out = append(out, fmt.Sprintf("a version of %s was replaced", name))
 		}
 	}
-	if b, a := before.Totals, after.Totals; len(out) == 0 && (a.Charts != b.Charts || a.Versions != b.Versions) {
+	switch b, a := before.Totals, after.Totals; {
+	case len(out) > 0:
+	case a.Charts != b.Charts || a.Versions != b.Versions:
 		out = append(out, fmt.Sprintf("the registry has %d versions of %d charts, %+d and %+d", a.Versions, a.Charts, a.Versions-b.Versions, a.Charts-b.Charts))
+	case younger(a.LastPushed, b.LastPushed):
+		out = append(out, "a version of a chart that is not listed was replaced")
 	}
 	return out
+}
+
+// younger says whether something was pushed after what was there before.
+func younger(after, before *time.Time) bool {
+	return after != nil && before != nil && after.After(*before)
 }
 
 func byName(i wire.Inventory) map[string]wire.InventoryChart {

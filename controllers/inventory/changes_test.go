@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,21 @@ func TestChanges(t *testing.T) {
 		i.Totals.Versions += versions
 		return i
 	}
+	// at is a list of which everything was pushed at the latest at a time.
+	at := func(seconds int64, i wire.Inventory) wire.Inventory {
+		last := time.Unix(seconds, 0)
+		i.Totals.LastPushed = &last
+		i.Charts = slices.Clone(i.Charts)
+		for n := range i.Charts {
+			i.Charts[n].LastPushed = &last
+		}
+		return i
+	}
+	unlisted := func(seconds int64, i wire.Inventory) wire.Inventory {
+		last := time.Unix(seconds, 0)
+		i.Totals.LastPushed = &last
+		return i
+	}
 	a, b, c := chart("a", "1.0.0", "x", 1), chart("b", "1.0.0", "x", 1), chart("c", "1.0.0", "x", 1)
 	for name, test := range map[string]struct {
 		before, after wire.Inventory
@@ -41,6 +57,9 @@ func TestChanges(t *testing.T) {
 		"one is deleted":     {list(false, chart("a", "1.0.0", "x", 3)), list(false, chart("a", "1.0.0", "x", 2)), []string{"the chart a has 2 versions, -1"}},
 		"the latest is":      {list(false, chart("a", "1.1.0", "y", 2)), list(false, a), []string{"the latest version of a is now 1.0.0"}},
 		"one is replaced":    {list(false, a), list(false, chart("a", "1.0.0", "y", 1)), []string{"version 1.0.0 of a was replaced"}},
+		"an older one is":    {at(1, list(false, a)), at(2, list(false, a)), []string{"a version of a was replaced"}},
+		"one that no list":   {at(1, list(true, a)), unlisted(2, at(1, list(true, a))), []string{"a version of a chart that is not listed was replaced"}},
+		"the youngest goes":  {at(2, list(false, chart("a", "1.0.0", "x", 2))), at(1, list(false, a)), []string{"the chart a has 1 versions, -1"}},
 		"a chart is gone":    {list(false, a, b), list(false, b), []string{"the chart a is gone"}},
 		"the last is gone":   {list(false, a), list(false), []string{"the chart a is gone"}},
 		"pushed off a list":  {list(true, b, c), more(list(true, a, b), 1, 1), []string{"the latest version of a is now 1.0.0"}},

@@ -94,6 +94,8 @@ func newContent(name string, records []*record, blocks []block) *content {
 type item struct {
 	record *record
 	line   []byte
+	// unread says that something of it could not be read, and will be tried again.
+	unread bool
 }
 
 // with is a content in which items take the place of what has their tags, and what has one of the tags in gone is
@@ -125,8 +127,8 @@ func (c *content) with(items []item, gone map[string]bool) (*content, error) {
 		}
 		known.share(i.record)
 		before := there[i.record.tag()]
-		if before != nil && *before == *i.record {
-			continue
+		if before != nil && (*before == *i.record || i.unread && before.etag != 0 && before.hash(manifestHash) == i.record.hash(manifestHash)) {
+			continue // What is known of a manifest is better than what could not be read of it now.
 		}
 		drop[before] = true
 		lines[i.record] = i.line

@@ -57,6 +57,13 @@ type Chart struct {
 	LastPushed time.Time
 }
 
+// Listed is a version in a list of several charts.
+type Listed struct {
+	// Name is the chart's path below the registry.
+	Name string
+	Version
+}
+
 // Totals add up what all charts have. Fields are those of [Chart].
 type Totals struct {
 	Charts, Versions, Artifacts int
@@ -78,6 +85,11 @@ type Reader interface {
 	Chart(name string) (Chart, bool)
 	// Versions are the tags of a repository, also of one that holds no chart: charts first, the highest version first.
 	Versions(name string) []Version
+	// Highest are versions of Helm charts of one repository, the highest first, and Newest those of all that may lets through,
+	// what was pushed last first: so many of them as there are from one position up to another. all is how many there are. They
+	// cost what they return, however many there are.
+	Highest(name string, from, to int) (some []Listed, all int)
+	Newest(may func(chart string) bool, from, to int) (some []Listed, all int)
 	// Version is that of a tag; a tag's "+" may be written for its "_".
 	Version(name, tag string) (Version, bool)
 	// Metadata is the config of a chart's version: its Chart.yaml as JSON, at most 1 MiB. Errors: those of

@@ -83,8 +83,8 @@ type Inventory struct {
 	// reading are places for requests, and large is held while something large is read.
 	reading chan struct{}
 	large   sync.Mutex
-	// updating is held, by repository, while what is known of it is brought up to date.
-	updating [stripes]sync.Mutex
+	// updating are places, by repository, for who brings up to date what is known of it.
+	updating [stripes]chan struct{}
 	seed     maphash.Seed
 	// comparing is held while everything is compared.
 	comparing sync.Mutex
@@ -96,7 +96,10 @@ type Inventory struct {
 	mu    sync.RWMutex
 	repos map[string]*repo
 	// order are they by name; nil when that is to be found out again.
-	order    []*repo
+	order []*repo
+	// newest are the versions, what was pushed last first; nil when that is to be found out again, which is done by one at a time.
+	newest   []placed
+	ordering sync.Mutex
 	building bool
 	revision uint64
 	next     chan struct{}
@@ -135,6 +138,9 @@ func New(o Options) *Inventory {
 		o: o, process: rand.Text(), reading: make(chan struct{}, o.Parallel), seed: maphash.MakeSeed(),
 		repos: map[string]*repo{}, building: true, next: make(chan struct{}),
 	}
+	for n := range i.updating {
+		i.updating[n] = make(chan struct{}, 1)
+	}
 	i.queue.init()
 	i.changes.init()
 	return i
@@ -148,7 +154,7 @@ func (i *Inventory) Tagged(repository, tag string) {
 // Run keeps the inventory until ctx ends.
 func (i *Inventory) Run(ctx context.Context) {
 	var running sync.WaitGroup
-	for range min(4, i.o.Parallel) {
+	for range i.o.Parallel {
 		running.Go(func() { i.work(ctx) })
 	}
 	running.Go(func() { i.tell(ctx) })
@@ -236,6 +242,7 @@ func (i *Inventory) finishBuilding(began time.Time, cached bool) {
 // changed tells readers. mu is held.
 func (i *Inventory) changed() {
 	i.revision++
+	i.newest = nil
 	close(i.next)
 	i.next = make(chan struct{})
 }
@@ -337,9 +344,11 @@ func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (
 	if err != nil {
 		return false, nil // It is not this program's.
 	}
-	lock := &i.updating[maphash.String(i.seed, name)%stripes]
-	lock.Lock()
-	defer lock.Unlock()
+	place := i.updating[maphash.String(i.seed, name)%stripes]
+	if err := enter(ctx, place); err != nil {
+		return false, err
+	}
+	defer leave(place)
 	gone := map[string]bool{}
 	tags, subjects := apart(queued)
 	if queued == nil {
@@ -387,10 +396,10 @@ func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (
 
 // stale lists the tags of a repository and says which of them are to be read, and which are gone.
 func (i *Inventory) stale(ctx context.Context, r *repository.Repository) (tags []string, gone map[string]bool, err error) {
-	if err := i.enter(ctx); err != nil {
+	if err := enter(ctx, i.reading); err != nil {
 		return nil, nil, err
 	}
-	defer i.leave()
+	defer leave(i.reading)
 	known := map[string]uint64{}
 	gone = map[string]bool{}
 	if c := i.content(r.Name()); c != nil {
@@ -409,16 +418,16 @@ func (i *Inventory) stale(ctx context.Context, r *repository.Repository) (tags [
 	return tags, gone, err
 }
 
-func (i *Inventory) enter(ctx context.Context) error {
+func enter(ctx context.Context, places chan struct{}) error {
 	select {
-	case i.reading <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (i *Inventory) leave() { <-i.reading }
+func leave(places chan struct{}) { <-places }
 
 // read reads tags, and returns those that are not there. unread says that there is one of which something could not be
 // read.
@@ -428,17 +437,18 @@ func (i *Inventory) read(ctx context.Context, r *repository.Repository, tags []s
 	group.SetLimit(i.o.Parallel)
 	for _, tag := range tags {
 		group.Go(func() error {
-			if err := i.enter(groupCtx); err != nil {
+			if err := enter(groupCtx, i.reading); err != nil {
 				return err
 			}
-			defer i.leave()
+			defer leave(i.reading)
 			found, err := i.readTag(groupCtx, r, tag)
 			if groupCtx.Err() != nil {
 				return groupCtx.Err()
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			unread = unread || err != nil
+			found.unread = err != nil
+			unread = unread || found.unread
 			if found.record != nil {
 				items = append(items, found)
 			} else if err == nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A goroutine that has worked rests so many times as long, but for maxRest at most.
+// A repository that was worked on rests so many times as long, but for maxRest at most.
 const (
 	restFactor = 10
 	maxRest    = 500 * time.Millisecond
@@ -19,9 +19,11 @@ const (
 type queue struct {
 	mu      sync.Mutex
 	pending map[string]*work
-	// order are the names in pending that are due, the oldest first; later are those that are to be tried again.
+	// order are the names in pending that are due, the oldest first; later are those that are to be tried again. What is
+	// pending of those in resting is not due: they are worked on, or were until a moment ago.
 	order   []string
 	later   []*work
+	resting map[string]bool
 	running map[*work]bool
 	// woken has something in it when there may be something due.
 	woken chan struct{}
@@ -39,7 +41,7 @@ type work struct {
 }
 
 func (q *queue) init() {
-	q.pending, q.running, q.woken = map[string]*work{}, map[*work]bool{}, make(chan struct{}, 1)
+	q.pending, q.resting, q.running, q.woken = map[string]*work{}, map[string]bool{}, map[*work]bool{}, make(chan struct{}, 1)
 }
 
 // add adds a tag; number is called once, for the number of the change.
@@ -49,16 +51,22 @@ func (q *queue) add(name, tag string, number func() uint64) {
 	n := number()
 	w := q.pending[name]
 	if w == nil {
-		name = strings.Clone(name)
-		w = &work{name: name, tags: map[string]bool{}, first: n}
-		q.pending[name] = w
-		q.order = append(q.order, name)
-		q.wake()
+		w = &work{name: strings.Clone(name), tags: map[string]bool{}, first: n}
+		q.put(w)
 	}
 	if w.tags != nil && len(w.tags) < maxPending {
 		w.tags[strings.Clone(tag)] = true
 	} else {
 		w.tags = nil
+	}
+}
+
+// put adds the only work of a repository. mu is held.
+func (q *queue) put(w *work) {
+	q.pending[w.name] = w
+	if !q.resting[w.name] {
+		q.order = append(q.order, w.name)
+		q.wake()
 	}
 }
 
@@ -92,8 +100,7 @@ func (q *queue) take(now time.Time) (*work, time.Duration) {
 			}
 			return true
 		}
-		q.pending[w.name] = w
-		q.order = append(q.order, w.name)
+		q.put(w)
 		return true
 	})
 	if len(q.order) == 0 {
@@ -102,7 +109,7 @@ func (q *queue) take(now time.Time) (*work, time.Duration) {
 	w := q.pending[q.order[0]]
 	delete(q.pending, w.name)
 	q.order = q.order[1:]
-	q.running[w] = true
+	q.resting[w.name], q.running[w] = true, true
 	if len(q.order) > 0 {
 		q.wake()
 	}
@@ -114,6 +121,19 @@ func (q *queue) done(w *work) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.running, w)
+}
+
+// rest has what is added of a repository wait so long, and not longer.
+func (q *queue) rest(name string, d time.Duration) {
+	time.AfterFunc(d, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.resting, name)
+		if q.pending[name] != nil {
+			q.order = append(q.order, name)
+			q.wake()
+		}
+	})
 }
 
 // again has work done once more, later each time.
@@ -171,7 +191,7 @@ func (i *Inventory) work(ctx context.Context) {
 			i.queue.again(w, time.Now())
 			i.problem("what was pushed could not be read for the inventory; it is tried again", err)
 		}
-		// Who pushes much is not to share the machine with this: what comes meanwhile is one piece of work for each repository.
-		pause(ctx, min(restFactor*took, maxRest))
+		// Who pushes much to one repository is not to share the machine with this: what comes meanwhile is one piece of work.
+		i.queue.rest(w.name, min(restFactor*took, maxRest))
 	}
 }

@@ -62,10 +62,10 @@ func (r *refers) add(i int, referrer digest.Digest) {
 
 // staleSubjects are those of which what is known is not what is listed.
 func (i *Inventory) staleSubjects(ctx context.Context, r *repository.Repository) ([]digest.Digest, error) {
-	if err := i.enter(ctx); err != nil {
+	if err := enter(ctx, i.reading); err != nil {
 		return nil, err
 	}
-	defer i.leave()
+	defer leave(i.reading)
 	listed := map[digest.Digest]*refers{}
 	n := 0 // Of one subject.
 	err := r.EachReferrer(ctx, func(subject, referrer digest.Digest) error {
@@ -142,10 +142,10 @@ func (i *Inventory) readReferrers(ctx context.Context, r *repository.Repository,
 // countReferrers counts what refers to a manifest: nothing where the list of it is damaged, until that is mended.
 func (i *Inventory) countReferrers(ctx context.Context, r *repository.Repository, subject digest.Digest) (refers, error) {
 	var of refers
-	if err := i.enter(ctx); err != nil {
+	if err := enter(ctx, i.reading); err != nil {
 		return of, err
 	}
-	defer i.leave()
+	defer leave(i.reading)
 	counted, size := 0, 0
 	for last := ""; ; {
 		list, next, err := r.Referrers(ctx, subject, "", last)

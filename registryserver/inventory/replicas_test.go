@@ -544,3 +544,28 @@ func TestBuildingIsLogged(t *testing.T) {
 		t.Errorf("the log is %q", got)
 	}
 }
+
+// What is known of a version stays when it is read again and the storage does not answer.
+func TestWhatIsKnownOutlivesFailures(t *testing.T) {
+	t.Parallel()
+	c := &counted{Bucket: newBucket(t)}
+	r := built(t, c, nil)
+	r.push("web", "1.0.0", fields{"appVersion": "7"})
+	r.untilTags("web", "1.0.0")
+	before, _ := r.Version("web", "1.0.0")
+	index := r.Index(nil).ETag(inventory.OCI, false)
+	c.failing(func(operation, key string) error {
+		if operation == "get" && (strings.Contains(key, "/blobs/") || strings.Contains(key, "/manifests/")) {
+			return bucket.ErrUnavailable
+		}
+		return nil
+	})
+	r.Tagged("web", "1.0.0")
+	r.until("it fails", func() bool { return r.Health().Failures > 0 })
+	if after, _ := r.Version("web", "1.0.0"); after != before || after.AppVersion != "7" {
+		t.Errorf("it is %+v, and was %+v", after, before)
+	}
+	if r.Index(nil).ETag(inventory.OCI, false) != index {
+		t.Error("the index is another one")
+	}
+}

@@ -55,7 +55,7 @@ func Copy(ctx context.Context, from, to *repository.Repository, tag, by string) 
 }
 
 // copySignatures copies what refers to a manifest: signatures and attestations, as they are listed, and as cosign named them
-// before registries listed them.
+// before registries listed them. What has such a name at the target stays what it is: signatures of somebody else are in it.
 func copySignatures(ctx context.Context, from, to *repository.Repository, d digest.Digest, by string) error {
 	list, next, err := from.Referrers(ctx, d, "", "")
 	if err != nil {
@@ -65,44 +65,60 @@ func copySignatures(ctx context.Context, from, to *repository.Repository, d dige
 		return refuse("%s has more signatures and the like than are copied at once: copy it with a client that speaks OCI", d)
 	}
 	for _, referrer := range list {
-		if err := copyArtifact(ctx, from, to, referrer.Digest.String(), by); err != nil {
+		if err := copyArtifact(ctx, from, to, referrer.Digest, referrer.Digest.String(), by); err != nil {
 			return fmt.Errorf("copy %s, which refers to it: %w", referrer.Digest, err)
 		}
 	}
 	for _, kind := range []string{".sig", ".att", ".sbom"} {
-		err := copyArtifact(ctx, from, to, d.Algorithm().String()+"-"+d.Encoded()+kind, by)
-		if err != nil && !errors.Is(err, repository.ErrManifestUnknown) {
+		tag := d.Algorithm().String() + "-" + d.Encoded() + kind
+		if there, _, err := to.Standing(ctx, tag); err != nil {
 			return err
+		} else if there != "" {
+			continue
+		}
+		attached, err := from.StatManifest(ctx, tag)
+		if err == nil {
+			err = copyArtifact(ctx, from, to, attached.Digest, tag, by)
+		}
+		if err != nil && !errors.Is(err, repository.ErrManifestUnknown) {
+			return fmt.Errorf("copy %s: %w", tag, err)
 		}
 	}
 	return nil
 }
 
-// copyArtifact copies a manifest that names blobs alone.
-func copyArtifact(ctx context.Context, from, to *repository.Repository, reference, by string) error {
-	content, _, err := from.OpenManifest(ctx, reference)
+// copyArtifact copies a manifest that names blobs alone, and is to be found as reference.
+func copyArtifact(ctx context.Context, from, to *repository.Repository, d digest.Digest, reference, by string) error {
+	content, m, err := from.ReadManifest(ctx, d, repository.MaxManifestBytes)
 	if err != nil {
 		return err
 	}
 	var parsed struct {
-		Config *ocispec.Descriptor  `json:"config"`
-		Layers []ocispec.Descriptor `json:"layers"`
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
 	}
-	err = json.NewDecoder(io.LimitReader(content, maxManifest)).Decode(&parsed)
-	_ = content.Close()
-	if err != nil {
-		return refuse("the manifest cannot be read: %v", err)
+	if err := json.Unmarshal(content, &parsed); err != nil {
+		return refuse("the manifest %s cannot be read: %v", d, err)
+	}
+	if len(parsed.Manifests) > 0 {
+		return refuse("%s, which belongs to the chart, is an index of other manifests: copy it with a client that speaks OCI", d)
 	}
 	blobs := parsed.Layers
 	if parsed.Config != nil {
 		blobs = append(slices.Clone(blobs), *parsed.Config)
 	}
 	for _, b := range blobs {
-		if _, err := to.Mount(ctx, b.Digest, from); err != nil {
+		_, err := to.Mount(ctx, b.Digest, from)
+		if errors.Is(err, repository.ErrBlobUnknown) {
+			return refuse("%s, which belongs to the chart, cannot be copied whole: its blob %s is not stored", d, b.Digest)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return copyManifest(ctx, from, to, reference, reference, by)
+	_, err = to.PutManifest(ctx, reference, m.MediaType, content, by)
+	return err
 }
 
 func copyManifest(ctx context.Context, from, to *repository.Repository, reference, as, by string) error {

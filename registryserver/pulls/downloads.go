@@ -28,9 +28,10 @@ const (
 	// maxPart is the number of archives from which on a replica begins another part, so that what it writes every Interval
 	// stays small.
 	maxPart = 10_000
-	// maxUnsure bounds what waits for the inventory to say what it is, and unsureFor is how long it does.
+	// maxUnsure bounds what waits for the inventory to say what it is, and unsureFor is how long it does once the inventory
+	// has seen all that is stored: another server's push is heard of in seconds, unless the storage does not answer.
 	maxUnsure = 10_000
-	unsureFor = time.Minute
+	unsureFor = 10 * time.Minute
 	// rememberAbsorbed is for how many days it is remembered that a part is in the sum, after the part itself was deleted:
 	// somebody may be reading it.
 	rememberAbsorbed = 2
@@ -43,8 +44,10 @@ type DownloadsOptions struct {
 	// Bucket is where the counts are kept, below "downloads/".
 	Bucket bucket.Bucket
 	// Archive says whether a blob is the archive of a version that is there, and whether that is known; what is not known yet
-	// is asked for again for a minute. It must be quick.
+	// is asked for again for ten minutes. It must be quick.
 	Archive func(chart string, d digest.Digest) (is, known bool)
+	// Building, when not nil, says that Archive does not know of all that is stored yet: that time does not count.
+	Building func() bool
 	// Alone, when not nil, does work if no other replica does so at this moment.
 	Alone func(ctx context.Context, work func(context.Context)) (did bool, err error)
 	// Now is the clock; nil means time.Now.
@@ -71,6 +74,8 @@ type Downloads struct {
 	trying *book
 	fresh  counts
 	unsure map[archive]doubt
+	// built is since when it is known of all that is stored; zero while it is not.
+	built time.Time
 	// parts are those of others, and earlier ones of this process; folded is the sum of all others.
 	parts  map[string]part
 	folded part
@@ -145,16 +150,24 @@ func (d *Downloads) count(chart string, h hash, t tally) {
 	d.counted += t.n
 }
 
-// settle asks again what is unsure.
-func (d *Downloads) settle() {
+// settle asks again what is unsure. last says that it cannot be asked any more: what is still unsure then counts, since what is
+// no archive is asked for by nobody.
+func (d *Downloads) settle(last bool) {
+	now := d.o.Now()
+	building := d.o.Building != nil && d.o.Building()
 	d.mu.Lock()
 	unsure := maps.Clone(d.unsure)
+	if d.built.IsZero() && !building {
+		d.built = now
+	}
+	forget := !building && now.Sub(d.built) >= unsureFor
 	d.mu.Unlock()
 	for a, doubt := range unsure {
 		is, sure := d.o.Archive(a.chart, doubt.digest)
-		if !sure && d.o.Now().Sub(doubt.since) < unsureFor {
+		if !sure && !last && !(forget && now.Sub(doubt.since) >= unsureFor) {
 			continue
 		}
+		is = is || !sure && last
 		d.mu.Lock()
 		if is {
 			d.count(a.chart, a.hash, d.unsure[a].tally) // It may have grown.
@@ -235,15 +248,15 @@ func (d *Downloads) Run(ctx context.Context, problem func(error)) {
 func (d *Downloads) Flush(ctx context.Context) error {
 	d.exchanging.Lock()
 	defer d.exchanging.Unlock()
-	d.settle()
+	d.settle(false)
 	return d.flush(ctx, false)
 }
 
-// Close is Flush for the last time: the part can be folded at once.
+// Close is Flush for the last time: the part can be folded at once. What may be an archive counts for one.
 func (d *Downloads) Close(ctx context.Context) error {
 	d.exchanging.Lock()
 	defer d.exchanging.Unlock()
-	d.settle()
+	d.settle(true)
 	return d.flush(ctx, true)
 }
 

@@ -176,7 +176,7 @@ func TestDownloadsAddUp(t *testing.T) {
 	wantDownloads(t, fourth, "team/web", archiveA, 1)
 }
 
-// A blob counts only once it is known for an archive; what nobody knows as one after a minute does not.
+// A blob counts only once it is known for an archive; what nobody knows as one after ten minutes does not.
 func TestOnlyArchivesCount(t *testing.T) {
 	t.Parallel()
 	b, c := newFaulty(t), newClock()
@@ -202,12 +202,41 @@ func TestOnlyArchivesCount(t *testing.T) {
 	wantDownloads(t, d, "web", archiveA, 2)
 	known.Store(false)
 	d.Downloaded("web", archiveA)
-	c.set(noon.Add(time.Minute))
+	c.set(noon.Add(10 * time.Minute))
 	ok(t, d.Flush(t.Context()))
 	known.Store(true)
 	ok(t, d.Flush(t.Context()))
 	wantDownloads(t, d, "web", archiveA, 2)
 	wantDownloads(t, d, "web", archiveB, 0)
+}
+
+// Downloads while it is not known yet what is stored are not lost, however long that takes, and not where the server ends
+// before it is.
+func TestDownloadsWhileTheInventoryIsBuilt(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []bool{false, true} {
+		b, c := newFaulty(t), newClock()
+		var built atomic.Bool
+		o := pulls.DownloadsOptions{Bucket: b, Now: c.now, Building: func() bool { return !built.Load() }, Archive: func(_ string, d digest.Digest) (bool, bool) {
+			return built.Load() && d == archiveA, built.Load()
+		}}
+		d := pulls.NewDownloads(o)
+		for range 2 {
+			d.Downloaded("web", archiveA)
+		}
+		c.set(noon.Add(3 * time.Hour))
+		ok(t, d.Flush(t.Context()))
+		if ends {
+			ok(t, d.Close(t.Context()))
+			built.Store(true)
+			d = pulls.NewDownloads(o)
+			ok(t, d.Refresh(t.Context()))
+		} else {
+			built.Store(true)
+			ok(t, d.Flush(t.Context()))
+		}
+		wantDownloads(t, d, "web", archiveA, 2)
+	}
 }
 
 // A write that arrived without an answer counts once, and so does one that did not arrive.

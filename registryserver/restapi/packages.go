@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -164,8 +163,17 @@ func (h *Handler) authorizedVersion(r *request) (inventory.Version, error) {
 	return h.find(r.Context(), r.chart, r.tag)
 }
 
-func getDownloads(h *Handler, w http.ResponseWriter, r *request) error {
+// authorizedVersionOf is authorizedVersion for what is said of other versions of its chart, too.
+func (h *Handler) authorizedVersionOf(r *request) (inventory.Version, error) {
 	v, err := h.authorizedVersion(r)
+	if err == nil && !inventory.AwaitBuilt(r.Context(), h.o.Inventory, buildPatience) {
+		err = errBuilding
+	}
+	return v, err
+}
+
+func getDownloads(h *Handler, w http.ResponseWriter, r *request) error {
+	v, err := h.authorizedVersionOf(r)
 	if err != nil {
 		return err
 	}
@@ -222,10 +230,10 @@ func copyPackage(h *Handler, w http.ResponseWriter, r *request) error {
 }
 
 // written describes a version that was stored a moment ago: with all there is to say once the inventory has seen it, and
-// with what is known anyway where that takes long.
+// with what is known anyway where that takes long, or the tag stands for something else already.
 func (h *Handler) written(w http.ResponseWriter, r *request, result publish.Result) {
 	v, err := h.find(r.Context(), result.Chart, result.Tag)
-	if err != nil {
+	if err != nil || v.Digest != result.Digest {
 		v = inventory.Version{Tag: result.Tag, Digest: result.Digest, Chart: true, Archive: result.Archive, ArchiveSize: result.Size}
 	}
 	w.Header().Set("Docker-Content-Digest", result.Digest.String())
@@ -240,6 +248,13 @@ func deletePackage(h *Handler, w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return missing(err)
 	}
+	// What is no package is not there. Who may only delete learns no more of it than of a tag that does not exist.
+	if repository.ExemptTag(r.tag) {
+		return errNoPackage
+	}
+	if _, _, err := publish.Layers(r.Context(), repo, r.tag); err != nil {
+		return missing(err)
+	}
 	if err := repo.DeleteManifest(r.Context(), r.tag); err != nil {
 		return missing(err)
 	}
@@ -248,44 +263,23 @@ func deletePackage(h *Handler, w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// item is a version in a list, of which there may be very many: all else is asked for what is on a page alone.
-type item struct {
-	chart, tag string
-	pushed     time.Time
-}
-
-// charts appends the versions of one that are Helm charts.
-func (h *Handler) charts(items []item, chart string) []item {
-	for _, v := range h.o.Inventory.Versions(chart) {
-		if v.Chart {
-			items = append(items, item{chart, v.Tag, v.PushedAt})
-		}
-	}
-	return items
-}
-
 func listPackages(h *Handler, w http.ResponseWriter, r *request) error {
 	if !inventory.AwaitBuilt(r.Context(), h.o.Inventory, buildPatience) {
 		return errBuilding
 	}
 	may := h.o.Door.MayRead(r.identity)
-	var items []item
-	if name := r.URL.Query().Get("name"); name == "" {
-		for _, c := range h.o.Inventory.Charts(may) {
-			items = h.charts(items, c.Name)
-		}
-	} else if may == nil || may(name) {
-		items = h.charts(items, name)
+	if name := r.URL.Query().Get("name"); name != "" {
+		all := may
+		may = func(chart string) bool { return chart == name && (all == nil || all(chart)) }
 	}
-	slices.SortStableFunc(items, func(a, b item) int { return b.pushed.Compare(a.pushed) })
-	return h.writePage(w, r, items)
+	return h.writePage(w, r, func(from, to int) ([]inventory.Listed, int) { return h.o.Inventory.Newest(may, from, to) })
 }
 
 func listVersions(h *Handler, w http.ResponseWriter, r *request) error {
-	if _, err := h.authorizedVersion(r); err != nil {
+	if _, err := h.authorizedVersionOf(r); err != nil {
 		return err
 	}
-	return h.writePage(w, r, h.charts(nil, r.chart))
+	return h.writePage(w, r, func(from, to int) ([]inventory.Listed, int) { return h.o.Inventory.Highest(r.chart, from, to) })
 }
 
 const (
@@ -308,8 +302,9 @@ type linksJSON struct {
 	Last  string `json:"last"`
 }
 
-// writePage writes the part of a list that ?page= and ?per_page= name, and where the others are (RFC 8288).
-func (h *Handler) writePage(w http.ResponseWriter, r *request, items []item) error {
+// writePage writes the part of a list that ?page= and ?per_page= name, and where the others are (RFC 8288). part is asked for
+// those from one position up to another, and for how many there are in all.
+func (h *Handler) writePage(w http.ResponseWriter, r *request, part func(from, to int) ([]inventory.Listed, int)) error {
 	query := r.URL.Query()
 	page, err := number(query, "page", 1, maxPage)
 	if err != nil {
@@ -319,7 +314,8 @@ func (h *Handler) writePage(w http.ResponseWriter, r *request, items []item) err
 	if err != nil {
 		return err
 	}
-	last := max(1, (len(items)+size-1)/size)
+	items, total := part((page-1)*size, page*size)
+	last := max(1, (total+size-1)/size)
 	at := func(n int) string {
 		q := url.Values{"page": {strconv.Itoa(n)}, "per_page": {strconv.Itoa(size)}}
 		if name := query.Get("name"); name != "" {
@@ -327,7 +323,7 @@ func (h *Handler) writePage(w http.ResponseWriter, r *request, items []item) err
 		}
 		return h.o.ExternalURL + r.URL.EscapedPath() + "?" + q.Encode()
 	}
-	body := pageJSON{Items: []packageJSON{}, Total: len(items), Links: linksJSON{Self: at(page), First: at(1), Last: at(last)}}
+	body := pageJSON{Items: []packageJSON{}, Total: total, Links: linksJSON{Self: at(page), First: at(1), Last: at(last)}}
 	links := []string{`<` + body.Links.First + `>; rel="first"`, `<` + body.Links.Last + `>; rel="last"`}
 	if page > 1 {
 		body.Links.Prev = at(min(page-1, last))
@@ -337,10 +333,8 @@ func (h *Handler) writePage(w http.ResponseWriter, r *request, items []item) err
 		body.Links.Next = at(page + 1)
 		links = append(links, `<`+body.Links.Next+`>; rel="next"`)
 	}
-	for _, i := range items[min(len(items), (page-1)*size):min(len(items), page*size)] {
-		if v, found := h.o.Inventory.Version(i.chart, i.tag); found {
-			body.Items = append(body.Items, h.describe(i.chart, v))
-		}
+	for _, i := range items {
+		body.Items = append(body.Items, h.describe(i.Name, i.Version))
 	}
 	w.Header().Set("Link", strings.Join(links, ", "))
 	writeJSON(w, http.StatusOK, body)

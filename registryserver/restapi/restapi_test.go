@@ -75,6 +75,8 @@ type known struct {
 	blind    bool
 	// copies are the versions that were pushed as copies: "what = of what".
 	copies []string
+	// written, when not nil, is called when a tag was written.
+	written func()
 	// asked, when not nil, is called by who waits.
 	asked func()
 }
@@ -85,7 +87,11 @@ func (k *known) options() repository.Options {
 		if c.CopiedFrom != "" {
 			k.copies = append(k.copies, c.Repository+":"+c.Tag+" = "+c.CopiedFrom)
 		}
-		return "", func(bool) {}, nil
+		return "", func(bool) {
+			if k.written != nil {
+				k.written()
+			}
+		}, nil
 	}}
 }
 
@@ -135,6 +141,24 @@ func (k *known) Versions(name string) (all []inventory.Version) {
 		})
 	}
 	return all
+}
+
+func (k *known) Highest(name string, from, to int) (some []inventory.Listed, all int) {
+	for _, v := range k.Versions(name) {
+		if v.Chart {
+			some = append(some, inventory.Listed{Name: name, Version: v})
+		}
+	}
+	return some[min(len(some), from):min(len(some), to)], len(some)
+}
+
+func (k *known) Newest(may func(string) bool, from, to int) (some []inventory.Listed, all int) {
+	for _, c := range k.Charts(may) {
+		versions, _ := k.Highest(c.Name, 0, c.Versions)
+		some = append(some, versions...)
+	}
+	slices.SortStableFunc(some, func(a, b inventory.Listed) int { return b.PushedAt.Compare(a.PushedAt) })
+	return some[min(len(some), from):min(len(some), to)], len(some)
 }
 
 func (k *known) Version(name, tag string) (inventory.Version, bool) {
@@ -371,6 +395,47 @@ func TestDelete(t *testing.T) {
 	r.Want(http.StatusOK, call{Path: "/web:1.0.1"})
 }
 
+// What is no package is not found, and stays: of signatures and images clients of OCI take care.
+func TestDeleteLeavesWhatIsNoPackage(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	r.publish("web", "1.0.0")
+	repo, err := r.Store.Repository("web")
+	facetest.OK(t, err)
+	facetest.OK(t, repo.PutBlob(t.Context(), digest.FromString("{}"), strings.NewReader("{}"), -1))
+	absent := r.Want(http.StatusNotFound, call{Method: "DELETE", Path: "/web:none", Token: "delete"}).Body.String()
+	for _, tag := range []string{"image", "sha256-" + strings.Repeat("a", 64) + ".sig"} {
+		_, err = repo.PutManifest(t.Context(), tag, oci, charttest.Manifest(charttest.Descriptor("text/plain", []byte("{}"))), "x")
+		facetest.OK(t, err)
+		// Who may not read is not told either that there is something.
+		if got := r.Want(http.StatusNotFound, call{Method: "DELETE", Path: "/web:" + tag, Token: "delete"}).Body.String(); got != absent {
+			t.Errorf("deleting %s is answered %s, and what does not exist %s", tag, got, absent)
+		}
+		if _, err := repo.StatManifest(t.Context(), tag); err != nil {
+			t.Errorf("%s is deleted: %v", tag, err)
+		}
+	}
+}
+
+// A version that is moved before it is described is described as it was pushed.
+func TestPublishedIsDescribedAsItWasPushed(t *testing.T) {
+	r := newRegistry(t, wire.Private)
+	moved := false
+	r.known.written = func() {
+		if moved {
+			return
+		}
+		moved = true
+		r.Want(http.StatusOK, call{Method: "DELETE", Path: "/web:1.0.0"})
+		r.Want(http.StatusOK, form("", charttest.New("web", "1.0.0", 900).Content))
+	}
+	content := archive("web", "1.0.0")
+	answer := r.Want(http.StatusOK, form("", content))
+	got := object(t, answer)
+	if !moved || got["archive"] != digest.FromBytes(content).String() || got["digest"] != answer.Header().Get("Docker-Content-Digest") {
+		t.Errorf("%v is described as %v", answer.Header(), got)
+	}
+}
+
 // document is what of the OpenAPI document is compared with the handler.
 type document struct {
 	Paths      map[string]map[string]json.RawMessage
@@ -497,6 +562,8 @@ func steps() []step {
 		{call: post("/web:1.0.0/copy?to=stable/web", ""), path: copying, status: 429, busy: face.Upload},
 
 		{call: get("/web:1.0.0/versions?per_page=x", ""), path: versions, status: 400},
+		{call: get("/web:1.0.0/versions", ""), path: versions, status: 503, building: true},
+		{call: get("/web:1.0.0/downloads", ""), path: downloads, status: 503, building: true},
 	}
 	for _, path := range []string{one, versions, downloads} {
 		tail := strings.TrimPrefix(path, one)

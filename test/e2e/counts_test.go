@@ -672,8 +672,8 @@ func (x *countsWorker) delete(k key, v stored) {
 }
 
 // outdate notes that a version is about to go, or to be another one. A server that has not heard of a version yet, because it was
-// pushed elsewhere or the server has only just started, keeps a download of it for a minute until it has: of what goes
-// before, it is not counted.
+// pushed elsewhere or the server has only just started, keeps a download of it until it has, which takes less than a minute
+// here: of what goes before, it is not counted.
 func (x *countsWorker) outdate(k key, v stored) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
