@@ -102,10 +102,10 @@ func TestTheSweepHoldsUpNothing(t *testing.T) {
 		}
 	}
 	r := newReplica(t, b, nil, told("hook", l)).run()
-	r.push("web", "1.0.0", "x")
+	r.push("api", "1.0.0", "x")
 	eventually(t, "nothing waits", func() bool { return len(keys(t, b, "events/queue/")) == 0 })
 	r.stop()
-	if n := r.seen.of("hook", events.Delivered); n < old/2 || !strings.Contains(strings.Join(l.lines(), "\n"), "web:1.0.0") {
+	if n := r.seen.of("hook", events.Delivered); n < old/2 || !strings.Contains(strings.Join(l.lines(), "\n"), "api:1.0.0") {
 		t.Errorf("%d were told", n)
 	}
 	if n := r.seen.of("hook", events.Delivered) + r.seen.of("hook", events.Dead); n != old+1 {
