@@ -118,7 +118,8 @@ type NotificationAuth struct {
 	HMAC *NotificationHMAC `json:"hmac,omitempty"`
 
 	// ServiceAccountToken sends a token of the service account default of the registry's namespace, as Authorization: Bearer,
-	// so that there is no secret to share. It is valid for this audience alone, and of no use at the API server.
+	// so that there is no secret to share. It is valid for this audience alone: never write one of the API server, which
+	// would take it from whoever receives it.
 	//
 	// +optional
 	ServiceAccountToken *NotificationToken `json:"serviceAccountToken,omitempty"`
@@ -160,7 +161,9 @@ type NotificationDialect string
 
 // NotificationToken is a token that Kubernetes makes for the pods.
 type NotificationToken struct {
-	// Audience is whom the token is for, for example notification-controller.
+	// Audience is whom the token is for, for example notification-controller. It must be no audience of the API server
+	// (kube-apiserver --api-audiences). Those that begin with https://kubernetes.default are refused; what others a cluster
+	// has, as those of k3s and GKE, is not known here.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1

@@ -5,14 +5,13 @@ import (
 
 	"github.com/chartroom-dev/chartroom/controllers/internal/desired"
 	"github.com/chartroom-dev/chartroom/controllers/internal/pki"
-	"github.com/chartroom-dev/chartroom/registryserver/events/receivers"
 )
 
 // reconcileNotifications judges what the rules of the CRD cannot, and looks at the Secrets of those who are told of
 // events. The pods mount them themselves and see their changes.
 func (r *Reconciler) reconcileNotifications(ctx context.Context, s *scope) error {
-	if problems := receivers.Validate(desired.Receivers(s.registry)); problems != nil {
-		return stalled("NotificationInvalid", "spec.notifications%s", problems[0])
+	if err := desired.CheckNotifications(s.registry); err != nil {
+		return stalled("NotificationInvalid", "spec.notifications%s", err)
 	}
 	for _, n := range s.registry.Spec.Notifications {
 		if n.Disabled {

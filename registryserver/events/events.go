@@ -48,8 +48,10 @@ const (
 	receiversPrefix = "events/receivers/"
 	troublesPrefix  = "events/troubles/"
 
-	// noChart stands for a chart where an event is about none, or was asked for by hand. No chart's name begins so.
+	// noChart stands for a chart where an event is about none, and byHand, in queues, where it was asked for by hand. No
+	// chart's name begins so.
 	noChart = "-"
+	byHand  = "-asked"
 
 	// maxDocumentBytes bounds what is read of one event, maxStateBytes of what is kept of a receiver.
 	maxDocumentBytes = 64 << 10
@@ -226,7 +228,7 @@ func New(o Options) (*Notifier, error) {
 	}
 	n := &Notifier{o: o, lease: alone, ids: ids{now: o.Now}, woken: make(chan struct{}, 1), told: map[receivers.Event]time.Time{}, troubles: make(chan Event, 2)}
 	for _, r := range o.Receivers {
-		n.workers = append(n.workers, &worker{n: n, r: r, woken: make(chan struct{}, 1), seed: maphash.MakeSeed()})
+		n.workers = append(n.workers, &worker{n: n, r: r, woken: make(chan struct{}, 1), asked: make(chan struct{}, 1), failed: make(chan struct{}, 1), seed: maphash.MakeSeed()})
 	}
 	return n, nil
 }
@@ -261,14 +263,21 @@ const (
 func (i *ids) after(other string) string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	at := max(i.now().UnixMicro(), i.last+1)
-	if isID(other) {
-		if before, err := strconv.ParseInt(other[:idDigits], 16, 64); err == nil {
-			at = max(at, before+1)
-		}
-	}
+	at := max(i.now().UnixMicro(), i.last+1, madeAt(other)+1)
 	i.last = at
 	return fmt.Sprintf("%0*x-%s", idDigits, at, strings.ToLower(rand.Text()[:idRandom]))
+}
+
+// madeAt is when an id was made in microseconds, by the clock of who made it; 0 for what is no id.
+func madeAt(id string) int64 {
+	if !isID(id) {
+		return 0
+	}
+	at, err := strconv.ParseInt(id[:idDigits], 16, 64)
+	if err != nil {
+		return 0
+	}
+	return at
 }
 
 func isID(s string) bool {

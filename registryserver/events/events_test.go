@@ -548,7 +548,7 @@ func TestTwoReplicas(t *testing.T) {
 	})
 }
 
-// Clocks of replicas need not agree for one tag's events to be in order.
+// Clocks of replicas need not agree for what moves or removes a tag to come after what it replaces.
 func TestClocksDiffer(t *testing.T) {
 	t.Parallel()
 	l := listen(t, nil)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -24,20 +23,15 @@ const (
 	turn = 10 * time.Second
 	// page is how many events of a chart are listed at once.
 	page = 100
-	// keptDeliveries is how many deliveries of a receiver are kept, the youngest, and keptDead how many dead letters.
+	// keptDeliveries is how many deliveries of a receiver are kept, the youngest.
 	keptDeliveries = 20
-	keptDead       = 1000
 	// queueLocks is the number of locks that charts share.
 	queueLocks = 64
 	// flushed is how often what became of deliveries is written, if anything did.
 	flushed = time.Second
-	// hopeless is after how many failures in a row a receiver counts as one that does not answer at all.
-	hopeless = 10
 	// maxDone bounds the events that are known to be delivered, though they are still in the queue: charts are told one
 	// event at a time, so these are few.
 	maxDone = 10_000
-	// swept is how often what is too old is looked for of a receiver that does not answer.
-	swept = time.Minute
 )
 
 // queued is an object in a receiver's queue.
@@ -47,14 +41,6 @@ type queued struct {
 	Since time.Time `json:"since"`
 	// Asked says that somebody asked for it by hand.
 	Asked bool `json:"asked,omitempty"`
-}
-
-// DeadLetter is an event that a receiver was not told of in time.
-type DeadLetter struct {
-	Event Event `json:"event"`
-	// At is when it was given up, and Problem what went wrong last.
-	At      time.Time `json:"at"`
-	Problem string    `json:"problem"`
 }
 
 // Delivery is the last attempt to tell a receiver of an event.
@@ -121,34 +107,6 @@ func (n *Notifier) State(ctx context.Context, receiver string) (State, error) {
 	return k.State, err
 }
 
-// DeadLetters are events that were given up, the youngest first, at most limit of them. Errors: ErrUnknown, and those of
-// the bucket.
-func (n *Notifier) DeadLetters(ctx context.Context, receiver string, limit int) ([]DeadLetter, error) {
-	w := n.worker(receiver)
-	if w == nil {
-		return nil, fmt.Errorf("receiver %.80q: %w", receiver, ErrUnknown)
-	}
-	keys, err := w.deadKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var letters []DeadLetter
-	for _, key := range slices.Backward(keys) {
-		var d DeadLetter
-		err := n.read(ctx, key, maxDocumentBytes, &d)
-		if errors.Is(err, bucket.ErrNotFound) || errors.Is(err, errDamaged) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if letters = append(letters, d); len(letters) == limit {
-			break
-		}
-	}
-	return letters, nil
-}
-
 // Counts are how many events wait for a receiver and how many were given up, as far as this replica knows: both are 0 on
 // one that does not deliver.
 func (n *Notifier) Counts(receiver string) (pending, dead int64) {
@@ -163,8 +121,9 @@ func (n *Notifier) Counts(receiver string) (pending, dead int64) {
 type worker struct {
 	n *Notifier
 	r receivers.Receiver
-	// woken has something in it when there is something to deliver.
-	woken chan struct{}
+	// woken has something in it when there is something to deliver, asked when it was asked for by hand, and failed when
+	// the receiver was not told of an event.
+	woken, asked, failed chan struct{}
 	// loaded is set while this replica delivers, once it knows what is in the bucket.
 	loaded        atomic.Bool
 	pending, dead atomic.Int64
@@ -180,6 +139,9 @@ type worker struct {
 	changed bool
 	// busy are the charts of which it is being told.
 	busy map[string]bool
+	// held are the keys of events that are being told or put aside. When one is not any more, released says so.
+	held     map[string]bool
+	released *sync.Cond
 	// failures are those of the first event that waits, by chart.
 	failures map[string]failure
 	// done are the keys of events that were delivered and could not be taken out of the queue yet.
@@ -187,7 +149,6 @@ type worker struct {
 	// inARow counts failures that were not about one event; until then nothing is tried after the last of them.
 	inARow int
 	until  time.Time
-	swept  time.Time
 }
 
 // failure says how often in a row, and when it is tried again.
@@ -200,8 +161,6 @@ func (w *worker) key() string { return receiversPrefix + w.r.Name + ".json" }
 
 func (w *worker) prefix() string { return queuePrefix + w.r.Name + "/" }
 
-func deadKey(receiver, id string) string { return deadPrefix + receiver + "/" + id }
-
 func (w *worker) read(ctx context.Context) (kept, error) {
 	var k kept
 	err := w.n.read(ctx, w.key(), maxStateBytes, &k)
@@ -213,14 +172,6 @@ func (w *worker) read(ctx context.Context) (kept, error) {
 	}
 	k.State.Name, k.State.Receiver, k.State.Disabled = w.r.Name, w.r, w.r.Disabled
 	return k, err
-}
-
-func (w *worker) deadKeys(ctx context.Context) (keys []string, err error) {
-	err = w.n.names(ctx, deadKey(w.r.Name, ""), func(key string) bool {
-		keys = append(keys, key)
-		return len(keys) < 2*keptDead
-	})
-	return keys, err
 }
 
 // silent reports that the receiver is told only what was asked for by hand.
@@ -249,6 +200,8 @@ func (w *worker) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { w.keep(ctx) })
+	running.Go(func() { w.sweep(ctx) })
+	running.Go(func() { w.answer(ctx) })
 	slots := make(chan struct{}, deliveriesAtOnce)
 	for ctx.Err() == nil {
 		next, err := w.dispatch(ctx, slots, &running)
@@ -284,7 +237,8 @@ func (w *worker) load(ctx context.Context) bool {
 	defer w.mu.Unlock()
 	w.kept, w.changed = k, true
 	w.busy, w.failures, w.done = map[string]bool{}, map[string]failure{}, map[string]bool{}
-	w.inARow, w.until, w.swept = 0, time.Time{}, time.Time{}
+	w.held, w.released = map[string]bool{}, sync.NewCond(&w.mu)
+	w.inARow, w.until = 0, time.Time{}
 	w.dead.Store(int64(len(dead)))
 	w.loaded.Store(true)
 	return true
@@ -338,20 +292,20 @@ func (w *worker) queue(ctx context.Context, in intent) error {
 	if !asked && (in.To != "" || w.silent() || !w.r.Wants(in.Event.Type, in.Event.Chart, in.Event.Version)) {
 		return nil
 	}
-	if waiting := w.pending.Load(); waiting >= int64(w.n.o.MaxQueued) {
+	if waiting := w.pending.Load(); !asked && waiting >= int64(w.n.o.MaxQueued) {
 		w.n.dropped(w.r.Name, "a receiver is not told of an event, because too many wait for it", "receiver", w.r.Name, "waiting", waiting)
 		return nil
 	}
-	chart := in.Event.Chart
+	chart, woken := segment(in.Event.Chart), w.woken
 	if asked {
-		chart = "" // Whatever waits for the chart.
+		chart, woken = byHand, w.asked // Whatever waits for the chart.
 		// It is in the outbox still, and becomes a dead letter again should it fail.
 		if err := w.revive(ctx, in.Event.ID); err != nil {
 			return err
 		}
 	}
-	key := w.prefix() + segment(chart) + "/" + in.Event.ID
-	lock := w.lock(segment(chart))
+	key := w.prefix() + chart + "/" + in.Event.ID
+	lock := w.lock(chart)
 	lock.Lock()
 	err := w.n.write(ctx, key, queued{Event: in.Event, Since: w.n.o.Now().UTC(), Asked: asked}, bucket.Condition{Absent: true})
 	lock.Unlock()
@@ -361,20 +315,19 @@ func (w *worker) queue(ctx context.Context, in intent) error {
 	case !errors.Is(err, bucket.ErrExists): // A replica that was killed has put it there.
 		return err
 	}
-	wake(w.woken)
+	wake(woken)
 	return nil
 }
 
-// revive makes a dead letter, if there is one, an event like others.
-func (w *worker) revive(ctx context.Context, id string) error {
-	if err := w.n.o.Bucket.Delete(ctx, deadKey(w.r.Name, id), bucket.Condition{}); err != nil {
-		return fmt.Errorf("delete a dead letter: %w", err)
+// answer tells the receiver what was asked for by hand, until ctx ends. It waits for nothing else that is to be told.
+func (w *worker) answer(ctx context.Context) {
+	for ctx.Err() == nil {
+		if w.tell(ctx, byHand) {
+			wait(ctx, w.asked, time.Hour)
+		} else {
+			wait(ctx, nil, w.n.o.Poll)
+		}
 	}
-	dead, err := w.deadKeys(ctx)
-	if err == nil {
-		w.dead.Store(int64(len(dead)))
-	}
-	return err
 }
 
 // dispatch begins to tell the receiver of all charts that are due, and says when the next is; zero when none is known.
@@ -386,7 +339,7 @@ func (w *worker) dispatch(ctx context.Context, slots chan struct{}, running *syn
 	}
 	enough := errors.New("no more now")
 	err = w.n.folders(ctx, w.prefix(), func(chart string) error {
-		if w.silent() && chart != noChart {
+		if chart == byHand || w.silent() {
 			return nil
 		}
 		select {
@@ -427,7 +380,7 @@ func (w *worker) begin(chart string) (begun bool, at time.Time, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.n.o.Now()
-	// What is about no chart, or was asked for by hand, does not wait for the receiver to answer others. It comes first.
+	// What is about no chart does not wait for the receiver to answer others. It comes first.
 	first := chart == noChart
 	switch f := w.failures[chart]; {
 	case !first && now.Before(w.until):
@@ -449,12 +402,34 @@ func (w *worker) end(chart string) {
 	delete(w.busy, chart)
 }
 
+// hold keeps others from an event until release. Where somebody has it, it waits or reports that it could not.
+func (w *worker) hold(key string, wait bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.held[key] {
+		if !wait {
+			return false
+		}
+		w.released.Wait()
+	}
+	w.held[key] = true
+	return true
+}
+
+func (w *worker) release(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.held, key)
+	w.released.Broadcast()
+}
+
 func (w *worker) lock(chart string) *sync.Mutex {
 	return &w.queues[maphash.String(w.seed, chart)%queueLocks]
 }
 
-// tell tells the receiver of one chart, in order, for as long as that goes well and it has its turn.
-func (w *worker) tell(ctx context.Context, chart string) {
+// tell tells the receiver of one chart, in order, for as long as that goes well and it has its turn, and reports whether
+// nothing is left.
+func (w *worker) tell(ctx context.Context, chart string) bool {
 	prefix, until := w.prefix()+chart+"/", time.Now().Add(turn)
 	for after := ""; ; {
 		lock := w.lock(chart)
@@ -463,11 +438,11 @@ func (w *worker) tell(ctx context.Context, chart string) {
 		lock.Unlock()
 		if err != nil {
 			w.storageFailed(ctx, chart, err)
-			return
+			return false
 		}
 		for _, i := range p.Objects {
 			if !w.deliver(ctx, chart, i.Key) || time.Now().After(until) {
-				return
+				return false
 			}
 			after = i.Key
 		}
@@ -475,7 +450,7 @@ func (w *worker) tell(ctx context.Context, chart string) {
 			w.mu.Lock()
 			delete(w.failures, chart)
 			w.mu.Unlock()
-			return
+			return true
 		}
 	}
 }
@@ -500,6 +475,8 @@ func (w *worker) again(chart string) {
 
 // deliver tells the receiver of one event, and reports whether the next one is due.
 func (w *worker) deliver(ctx context.Context, chart, key string) bool {
+	w.hold(key, true)
+	defer w.release(key)
 	var q queued
 	err := w.n.read(ctx, key, maxDocumentBytes, &q)
 	if err == nil && !isID(q.Event.ID) {
@@ -535,9 +512,12 @@ func (w *worker) deliver(ctx context.Context, chart, key string) bool {
 	case Delivered:
 		return w.finish(ctx, chart, key)
 	case Dead:
-		return w.bury(ctx, chart, key, q.Event, d.Problem) && (q.Asked || d.about())
+		wake(w.failed)
+		buried := w.bury(ctx, chart, key, q.Event, d.Problem)
+		w.trimDead(ctx)
+		return buried && (q.Asked || d.about())
 	}
-	w.sweep(ctx)
+	wake(w.failed)
 	return false
 }
 
@@ -562,6 +542,7 @@ func (w *worker) note(chart string, q queued, d Delivery) {
 		delete(w.failures, chart)
 		if before != "" {
 			w.n.o.Log.Info("a receiver is told of events again", "receiver", w.r.Name)
+			wake(w.woken)
 		}
 		return
 	}
@@ -614,57 +595,6 @@ func (w *worker) isDone(key string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.done[key]
-}
-
-// bury puts an event aside that is not tried again.
-func (w *worker) bury(ctx context.Context, chart, key string, e Event, problem string) bool {
-	d := DeadLetter{Event: e, At: w.n.o.Now().UTC(), Problem: problem}
-	if e.Type != receivers.Ping { // Nobody misses one.
-		if err := w.n.write(ctx, deadKey(w.r.Name, e.ID), d, bucket.Condition{}); err != nil {
-			w.storageFailed(ctx, chart, err)
-			return false
-		}
-		w.trimDead(ctx)
-	}
-	return w.finish(ctx, chart, key)
-}
-
-// trimDead deletes the oldest dead letters where there are too many.
-func (w *worker) trimDead(ctx context.Context) {
-	keys, err := w.deadKeys(ctx)
-	for len(keys) > keptDead && err == nil {
-		err = w.n.o.Bucket.Delete(ctx, keys[0], bucket.Condition{})
-		keys = keys[1:]
-	}
-	if err == nil {
-		w.dead.Store(int64(len(keys)))
-	}
-}
-
-// sweep puts aside all that is too old, where the receiver does not answer at all: there may be more than is ever tried.
-func (w *worker) sweep(ctx context.Context) {
-	w.mu.Lock()
-	now := w.n.o.Now()
-	due := w.inARow >= hopeless && now.Sub(w.swept) >= swept
-	if due {
-		w.swept = now
-	}
-	problem := w.kept.State.Problem
-	w.mu.Unlock()
-	if !due {
-		return
-	}
-	err := w.n.names(ctx, w.prefix(), func(key string) bool {
-		var q queued
-		if w.n.read(ctx, key, maxDocumentBytes, &q) != nil || now.Sub(q.Since) < w.n.o.Patience {
-			return ctx.Err() == nil
-		}
-		w.n.o.Observe(w.r.Name, Dead, now.Sub(q.Event.Time))
-		return w.bury(ctx, path.Base(path.Dir(key)), key, q.Event, problem)
-	})
-	if err != nil && ctx.Err() == nil {
-		w.n.o.Log.Warn("what waits for a receiver cannot be read", "receiver", w.r.Name, "error", err)
-	}
 }
 
 // withSecretsMasked is a request's header as it may be shown.

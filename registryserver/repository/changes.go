@@ -167,6 +167,9 @@ func (r *Repository) removeRecordedTag(ctx context.Context, tag string, stands t
 		return fmt.Errorf("record the removal of tag %s: %w", tag, err)
 	}
 	if err := r.removeTag(ctx, tag, stands, etag); err != nil {
+		if errors.Is(err, bucket.ErrChanged) {
+			done(false) // Somebody else was faster. Of any other error nobody can tell.
+		}
 		return err
 	}
 	done(true)

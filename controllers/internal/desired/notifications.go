@@ -2,6 +2,7 @@ package desired
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,6 +59,23 @@ func Receivers(r *v1alpha1.HelmRegistry) []receivers.Receiver {
 		out = append(out, to)
 	}
 	return out
+}
+
+// maxArgumentBytes is the most that Linux takes as one argument of a program, without the zero at its end.
+const maxArgumentBytes = 128<<10 - 1
+
+// CheckNotifications says what is wrong with spec.notifications that the rules of the CRD cannot judge, beginning with where
+// in it that is: with such receivers no pod would start.
+func CheckNotifications(r *v1alpha1.HelmRegistry) error {
+	if problems := receivers.Validate(Receivers(r)); problems != nil {
+		return problems[0]
+	}
+	for _, a := range notificationArguments(r) {
+		if len(a) > maxArgumentBytes {
+			return fmt.Errorf(": the receivers take %d bytes together, and %d fit: write fewer of them, or shorter addresses and fewer globs", len(a), maxArgumentBytes)
+		}
+	}
+	return nil
 }
 
 // NotificationSecret is the Secret, and the entry of it, that a receiver is sent or that signs what it is sent; false
