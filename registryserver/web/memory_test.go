@@ -95,6 +95,29 @@ func TestLargeForeignManifests(t *testing.T) {
 	}
 }
 
+// What comes with a version has names that others chose.
+func TestLargeCompany(t *testing.T) {
+	s := newSite(t, wire.Public)
+	details := map[string]any{"keywords": slices.Repeat([]string{strings.Repeat("'", 256)}, 200)}
+	charts, templates := []charttest.Entry{noise(t)}, []charttest.Entry{noise(t)}
+	for i := range 150 {
+		name := fmt.Sprint(strings.Repeat("'", 900), i)
+		charts, templates = append(charts, charttest.File("web/charts/"+name+"/x", "")), append(templates, charttest.File("web/templates/"+name, ""))
+	}
+	s.push("web", webChart("web", "1.1.0", details, templates...), "1.1.0")
+	subject := s.push("web", webChart("web", "1.0.0", details, charts...), "1.0.0")
+	repo, err := s.store.Repository("web")
+	ok(t, err)
+	ok(t, repo.PutBlob(t.Context(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", strings.NewReader("{}"), 2))
+	for i := range 301 {
+		s.pushManifest("web", manifestOf(subject, fmt.Sprint("application/x", strings.Repeat("'", 300), i)), "")
+	}
+	b := s.browser()
+	wantAll(t, b.wantSmall(versionPath("web", "1.1.0", "templates")), "more files than are shown")
+	wantAll(t, b.wantSmall(versionPath("web", "1.0.0", "dependencies")), "more files than are shown")
+	wantAll(t, b.wantSmall(versionPath("web", "1.0.0", "signatures")), "There are more than are shown here")
+}
+
 // worst are texts of which each byte, line or path becomes much more on a page.
 func worst() map[string]string {
 	quotes := strings.Repeat("'", 240)
@@ -302,4 +325,9 @@ func TestFiveThousandVersions(t *testing.T) {
 	wantNone(t, page, `rel="next"`)
 	page = b.wantSmall(path + "?page=20")
 	wantAll(t, page, "Page 20 of 40", `rel="prev"`, `rel="next"`)
+
+	for i := range 60 {
+		m.charts = append(m.charts, inventory.Chart{Name: fmt.Sprint(strings.Repeat("a", 250), i), Latest: inventory.Version{Tag: "1.0.0", Description: quotes, AppVersion: quotes}})
+	}
+	wantAll(t, b.wantSmall("/acme/charts"), "Page 1 of 2")
 }
