@@ -44,16 +44,19 @@ type content struct {
 	// Archive and Provenance are layers of a chart; nil where there is none.
 	Archive, Provenance *descriptor
 	Details             chart.Details
+	// Shortened is true where the manifest or chart says more of itself than is kept here.
+	Shortened bool
 }
 
 // manifest is what is shown of an image manifest or index (OCI Image Format Specification).
 type manifest struct {
-	ArtifactType string            `json:"artifactType"`
-	Config       *descriptor       `json:"config"`
-	Layers       []descriptor      `json:"layers"`
-	Manifests    []descriptor      `json:"manifests"`
-	Subject      *descriptor       `json:"subject"`
-	Annotations  map[string]string `json:"annotations"`
+	ArtifactType string       `json:"artifactType"`
+	Config       *descriptor  `json:"config"`
+	Layers       []descriptor `json:"layers"`
+	Manifests    []descriptor `json:"manifests"`
+	Subject      *descriptor  `json:"subject"`
+	// Annotations are read alone: what is shown of them is in the Details.
+	Annotations map[string]string `json:"annotations"`
 }
 
 type descriptor struct {
@@ -136,11 +139,16 @@ func (h *Handler) chart(w http.ResponseWriter, r *request) error {
 	reference := latest.Latest.Tag
 	if !ok {
 		// What has no version of a chart may have others.
-		others := h.o.Inventory.Versions(r.chart)
-		if len(others) == 0 {
+		if err := h.list(r.Context(), func() {
+			if others := h.o.Inventory.Versions(r.chart); len(others) > 0 {
+				reference = others[0].Tag
+			}
+		}); err != nil {
+			return err
+		}
+		if reference == "" {
 			return errNotFound
 		}
-		reference = others[0].Tag
 	}
 	http.Redirect(w, r.Request, h.versionURL(r.chart, reference, ""), http.StatusSeeOther)
 	return nil
@@ -194,12 +202,12 @@ func (h *Handler) content(ctx context.Context, repo *repository.Repository, m re
 	}
 	size := 4 * len(c.Raw)
 	if p := &c.Parsed; p.Config != nil && p.Config.MediaType == chart.ConfigMediaType {
-		for i, l := range p.Layers {
+		for _, l := range p.Layers {
 			switch l.MediaType {
 			case chart.ContentMediaType, chart.LegacyContentMediaType:
-				c.Archive = &p.Layers[i]
+				c.Archive = &l
 			case chart.ProvenanceMediaType:
-				c.Provenance = &p.Layers[i]
+				c.Provenance = &l
 			}
 		}
 		config, err := h.config(ctx, repo, p.Config.Digest)
@@ -207,8 +215,9 @@ func (h *Handler) content(ctx context.Context, repo *repository.Repository, m re
 			return nil, err
 		}
 		c.Details = chart.ReadDetails(config)
-		size += 2 * len(config)
+		size += 2 * min(len(config), 2*maxDetailsBytes)
 	}
+	c.shorten()
 	h.cache.put(key, c, size)
 	return c, nil
 }

@@ -46,7 +46,7 @@ type releasesPage struct {
 	Building bool
 	Query    string
 	Sort     string
-	Charts   []*inventory.Chart
+	Charts   []inventory.Chart
 	// Found is how many there are on all pages.
 	Found int
 	Pages pages
@@ -98,7 +98,14 @@ func (h *Handler) releases(w http.ResponseWriter, r *request) error {
 	p := releasesPage{Building: h.o.Inventory.Building(), Query: clip(strings.TrimSpace(query.Get("q")), maxSearchBytes), Sort: "name"}
 	may := h.may(r.viewer)
 	p.Totals = h.o.Inventory.Totals(may)
-	charts := h.o.Inventory.Charts(may)
+	if err := h.list(r.Context(), func() { p.find(r, h.o.Inventory.Charts(may)) }); err != nil {
+		return err
+	}
+	return h.render(w, r, http.StatusOK, "releases", h.displayName(), p)
+}
+
+// find puts on the page what is asked for of all charts.
+func (p *releasesPage) find(r *request, charts []inventory.Chart) {
 	if words := strings.ToLower(p.Query); words != "" {
 		charts = slices.DeleteFunc(charts, func(c inventory.Chart) bool {
 			return !strings.Contains(c.Name, words) && !strings.Contains(strings.ToLower(c.Latest.Description), words)
@@ -109,15 +116,16 @@ func (h *Handler) releases(w http.ResponseWriter, r *request) error {
 	for i := range charts {
 		sorted[i] = &charts[i]
 	}
-	if order, ok := orders[query.Get("sort")]; ok {
-		p.Sort = query.Get("sort")
+	if order, ok := orders[r.URL.Query().Get("sort")]; ok {
+		p.Sort = r.URL.Query().Get("sort")
 		slices.SortStableFunc(sorted, order)
 	}
 	var from, to int
 	p.Found = len(sorted)
 	from, to, p.Pages = r.part(len(sorted), chartsPerPage)
-	p.Charts = sorted[from:to]
-	return h.render(w, r, http.StatusOK, "releases", h.displayName(), p)
+	for _, c := range sorted[from:to] {
+		p.Charts = append(p.Charts, *c)
+	}
 }
 
 // SortURL is the address of the list in another order.

@@ -53,7 +53,7 @@ func (h *Handler) render(w http.ResponseWriter, r *request, status int, name, ti
 		v.Here = r.URL.Path
 	}
 	// Whole before the first byte: one that fails is an error and not half a page.
-	var page bytes.Buffer
+	var page pieces
 	if err := h.pages()[name].ExecuteTemplate(&page, "layout", v); err != nil {
 		err = fmt.Errorf("make the page %s: %w", name, err)
 		if name == "error" {
@@ -64,11 +64,44 @@ func (h *Handler) render(w http.ResponseWriter, r *request, status int, name, ti
 		return err
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(page.Len()))
+	w.Header().Set("Content-Length", strconv.Itoa(page.size))
 	w.WriteHeader(status)
-	// When the client is gone, nobody is left to tell.
-	_, _ = page.WriteTo(w)
+	page.send(w)
 	return nil
+}
+
+// pieces is a page. A slow client takes its time, so it takes no more memory than it has bytes, and ever less.
+type pieces struct {
+	all  [][]byte
+	size int
+}
+
+const pieceBytes = 16 << 10
+
+// Write implements io.Writer.
+func (p *pieces) Write(b []byte) (int, error) {
+	p.size += len(b)
+	for rest := b; len(rest) > 0; {
+		last := len(p.all) - 1
+		if last < 0 || len(p.all[last]) == pieceBytes {
+			p.all = append(p.all, make([]byte, 0, pieceBytes))
+			last++
+		}
+		n := min(len(rest), pieceBytes-len(p.all[last]))
+		p.all[last] = append(p.all[last], rest[:n]...)
+		rest = rest[n:]
+	}
+	return len(b), nil
+}
+
+// send lets go of each piece that it sends.
+func (p *pieces) send(w io.Writer) {
+	for i, piece := range p.all {
+		p.all[i] = nil
+		if _, err := w.Write(piece); err != nil {
+			return // The client is gone, and nobody is left to tell.
+		}
+	}
 }
 
 // Registry is the address of the registry's page.

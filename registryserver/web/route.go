@@ -65,10 +65,11 @@ func newKinds() kinds {
 	} {
 		k.tabs[tab] = ofRegistry("/charts/{chart}/{version}/-/"+tab, reads, withArtifact(serve))
 		switch tab {
-		case "readme", "values", "schema", "templates", "manifest":
+		case "readme", "values", "schema", "templates", "manifest", "dependencies", "signatures":
 			k.tabs[tab].load = Text
 		}
 	}
+	k.settings.load, k.activity.load = Text, Text
 	for file, serve := range map[string]artifactServer{
 		archiveFile: (*Handler).downloadArchive, provenanceFile: (*Handler).downloadProvenance, manifestFile: (*Handler).downloadManifest, valuesFile: (*Handler).downloadValues,
 	} {

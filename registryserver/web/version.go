@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// maxShownLines and maxShownBytes bound a text on a page.
+	// maxShownLines and maxShownBytes bound a text on a page, or what changed in one.
 	maxShownLines = 5000
 	maxShownBytes = 256 << 10
 	// maxReferrers bounds those that are shown, maxReferrersBytes about what is read of them, and maxTypeBytes the type of each.
@@ -168,17 +168,22 @@ func shown(t chart.Text) textBody {
 	if strings.HasSuffix(t.Name, ".json") {
 		read = yamltext.JSON
 	}
-	beginning := t.Content[:min(len(t.Content), maxShownBytes)]
+	lines, end := 0, 0
+	for line := range bytes.Lines(t.Content) {
+		if lines == maxShownLines || end+len(line) > maxShownBytes {
+			break
+		}
+		lines++
+		end += len(line)
+	}
 	// No line is shown in part, unless it is longer than all that is.
-	if end := bytes.LastIndexByte(beginning, '\n'); end >= 0 && len(beginning) < len(t.Content) {
-		beginning = beginning[:end+1]
+	if lines == 0 {
+		end = min(len(t.Content), maxShownBytes)
 	}
-	b.More = bytes.Count(t.Content[len(beginning):], []byte("\n"))
-	b.Lines = read(strings.ToValidUTF8(string(beginning), "\uFFFD"))
-	if len(b.Lines) > maxShownLines {
-		b.More += len(b.Lines) - maxShownLines
-		b.Lines = b.Lines[:maxShownLines]
+	for range bytes.Lines(t.Content[end:]) {
+		b.More++
 	}
+	b.Lines = read(strings.ToValidUTF8(string(t.Content[:end]), "\uFFFD"))
 	return b
 }
 
@@ -204,10 +209,14 @@ func (h *Handler) values(w http.ResponseWriter, r *request, a *artifact) error {
 		return h.problem(w, r, a, "values", problem, err)
 	}
 	b := valuesBody{Against: clip(strings.TrimSpace(r.URL.Query().Get("against")), maxSearchBytes)}
-	for _, v := range h.o.Inventory.Versions(a.Name) {
-		if v.Chart && v.Tag != a.Tag && len(b.Others) < maxOffered {
-			b.Others = append(b.Others, versionOf(v.Tag))
+	if err := h.list(r.Context(), func() {
+		for _, v := range h.o.Inventory.Versions(a.Name) {
+			if v.Chart && v.Tag != a.Tag && len(b.Others) < maxOffered {
+				b.Others = append(b.Others, versionOf(v.Tag))
+			}
 		}
+	}); err != nil {
+		return err
 	}
 	if b.Against == "" {
 		b.textBody = shown(c.Values)
@@ -243,8 +252,7 @@ func (h *Handler) compare(r *request, a *artifact, c *chart.Contents, b *valuesB
 		b.Places, b.Problem = nil, "The values are too large to be compared."
 		return nil
 	}
-	shown := 0
-	for i, place := range b.Places {
+	for _, place := range b.Places {
 		for _, l := range place {
 			switch l.Op {
 			case linediff.Added:
@@ -253,13 +261,31 @@ func (h *Handler) compare(r *request, a *artifact, c *chart.Contents, b *valuesB
 				b.Removed++
 			}
 		}
-		if shown += len(place); shown > maxShownLines {
-			b.Places = b.Places[:i]
-			b.Problem = "More changed than can be shown here: this is the beginning of it."
-			break
-		}
+	}
+	var whole bool
+	if b.Places, whole = beginning(b.Places); !whole {
+		b.Problem = "More changed than can be shown here: this is the beginning of it."
 	}
 	return err
+}
+
+// beginning is what a page shows of what changed. The last line is shown in part where it is too long.
+func beginning(places [][]linediff.Line) (shown [][]linediff.Line, whole bool) {
+	lines, room := 0, maxShownBytes
+	for i, place := range places {
+		for j := range place {
+			switch l := &place[j]; {
+			case lines == maxShownLines:
+				return append(places[:i], place[:j]), false
+			case len(l.Text) > room:
+				l.Text = clip(l.Text, room) + "…"
+				return append(places[:i], place[:j+1]), false
+			}
+			lines++
+			room -= len(place[j].Text)
+		}
+	}
+	return places, true
 }
 
 func (h *Handler) schema(w http.ResponseWriter, r *request, a *artifact) error {
@@ -356,18 +382,22 @@ type versionsBody struct {
 }
 
 func (h *Handler) versions(w http.ResponseWriter, r *request, a *artifact) error {
-	all := h.o.Inventory.Versions(a.Name)
 	b := versionsBody{All: r.URL.Query().Has("all"), Building: h.o.Inventory.Building(), AllURL: "?all"}
-	if !b.All {
-		released := slices.DeleteFunc(slices.Clone(all), func(v inventory.Version) bool { return v.Tag != a.Tag && (!v.Chart || isPrerelease(v.Tag)) })
-		if len(released) > 0 {
-			b.Folded = len(all) - len(released)
-			all = released
+	if err := h.list(r.Context(), func() {
+		all := h.o.Inventory.Versions(a.Name)
+		if !b.All {
+			released := slices.DeleteFunc(slices.Clone(all), func(v inventory.Version) bool { return v.Tag != a.Tag && (!v.Chart || isPrerelease(v.Tag)) })
+			if len(released) > 0 {
+				b.Folded = len(all) - len(released)
+				all = released
+			}
 		}
+		var from, to int
+		from, to, b.Pages = r.part(len(all), versionsPerPage)
+		b.Versions = slices.Clone(all[from:to])
+	}); err != nil {
+		return err
 	}
-	var from, to int
-	from, to, b.Pages = r.part(len(all), versionsPerPage)
-	b.Versions = all[from:to]
 	return h.page(w, r, a, "versions", b, "")
 }
 

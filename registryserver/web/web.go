@@ -45,9 +45,9 @@ type Load int
 const (
 	// Light requests take little memory, and as long as the client takes.
 	Light Load = iota
-	// Listing is a page of lists.
+	// Listing is a page of lists, which may take 512 KiB until the client has it.
 	Listing
-	// Text is a page with a text of a chart, which may take 4 MiB until the client has it.
+	// Text is a page with a text, or all that comes with a version, which may take 4 MiB until the client has it.
 	Text
 )
 
@@ -102,6 +102,8 @@ func (nothing) Recent(context.Context) ([]events.Event, error) { return nil, nil
 const (
 	// maxReading is how many archives are read at once, each of which takes a few MiB.
 	maxReading = 4
+	// maxListing is how many lists of all charts, or of all versions of one, are made at once: those of 10,000 charts take 8 MiB.
+	maxListing = 4
 	// cacheBytes bounds what is remembered of archives that were read.
 	cacheBytes = 8 << 20
 	// readmePatience is how long the making of HTML of a README may take.
@@ -116,9 +118,10 @@ type Handler struct {
 	// pages and readmes are made when the first person looks: many registries have none.
 	pages   func() map[string]*template.Template
 	readmes func() *readme.Renderer
-	reading chan struct{}
-	cache   cache
-	origins *http.CrossOriginProtection
+	// reading and listing have a place for each archive that is being read, and each list that is being made.
+	reading, listing chan struct{}
+	cache            cache
+	origins          *http.CrossOriginProtection
 }
 
 // New returns the handler of all paths that it Serves.
@@ -163,6 +166,7 @@ func New(o Options) *Handler {
 		pages:   sync.OnceValue(parsePages),
 		readmes: sync.OnceValue(func() *readme.Renderer { return readme.New(max(1, runtime.GOMAXPROCS(0)/2), readmePatience) }),
 		reading: make(chan struct{}, maxReading),
+		listing: make(chan struct{}, maxListing),
 		cache:   cache{most: cacheBytes},
 		origins: http.NewCrossOriginProtection(),
 	}
@@ -245,6 +249,18 @@ func (h *Handler) serve(w http.ResponseWriter, r *request) error {
 }
 
 var errTooMany = &statusError{http.StatusTooManyRequests, "You ask for more, or for more at once, than this registry serves. Try again in a few seconds."}
+
+// list calls f, which makes a list of which a page shows a part, a few at a time.
+func (h *Handler) list(ctx context.Context, f func()) error {
+	select {
+	case h.listing <- struct{}{}:
+		defer func() { <-h.listing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	f()
+	return nil
+}
 
 // secure sets the headers that every answer has. What is sent for downloading replaces the policy by a narrower one.
 func (h *Handler) secure(header http.Header, r *http.Request) {

@@ -5,11 +5,13 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"html"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -106,6 +108,11 @@ func (x *reader) file(pattern string) []byte {
 // If this fails, a line that the pages show does not do what they say it does, and people copy it.
 func TestSnippetsWork(t *testing.T) {
 	t.Parallel()
+	for _, program := range []string{"curl", "jq", "tar"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("the lines that the pages show cannot be tried without %s: %v", program, err)
+		}
+	}
 	foreignKinds(t)
 	for _, visibility := range []v1alpha1.Visibility{v1alpha1.VisibilityPrivate, v1alpha1.VisibilityPublic} {
 		t.Run(string(visibility), func(t *testing.T) {
@@ -114,15 +121,18 @@ func TestSnippetsWork(t *testing.T) {
 			r := w.registry("charts", func(r *v1alpha1.HelmRegistry) { r.Spec.Visibility = visibility })
 			_, password := w.token("charts", "ci", readWrite)
 			line := w.wire(r, password)
+			account := w.serviceAccount("publisher")
+			w.policy("charts", account.Name, readWrite)
+			w.kubectlWait("Ready", "oidcpolicy/"+account.Name)
+			token := w.serviceToken(r, account)
 			for i, name := range []string{"helm-v3", "helm-v4"} {
 				version := fmt.Sprintf("1.%d.0", i)
 				writer := w.reader(r, line, tool(t, name), password)
 				archive := writer.publishes(version)
 				user := w.reader(r, line, writer.helm, password)
 				user.installs(version, archive)
-				if i == 0 {
-					user.deploys(version, archive)
-				}
+				user.deploys(version, archive)
+				writer.publishesFromCI(version, token)
 			}
 			w.publishesFromPods(r, line)
 		})
@@ -168,11 +178,9 @@ func (x *reader) publishes(version string) []byte {
 	x.paste(publish["login"])
 	x.paste(publish["push"], "CHART-VERSION", "shop-"+version)
 
-	if curl := publish["curl"]; curl != "" {
-		place(version + "-curl")
-		x.paste(curl, "CHART-VERSION", "shop-"+version+"-curl")
-		h.eventuallyThere(x, "shop", version+"-curl")
-	}
+	place(version + "-curl")
+	x.paste(publish["curl"], "CHART-VERSION", "shop-"+version+"-curl")
+	h.eventuallyThere(x, "shop", version+"-curl")
 
 	a, err := x.line.post(x.line.page("/publish"), url.Values{})
 	shown := temporaryPattern.FindStringSubmatch(string(a.body))
@@ -300,12 +308,89 @@ func (x *reader) deploys(version string, archive []byte) {
 	}
 }
 
+// publishesFromCI runs what the jobs that the page shows run, each in a new folder with a chart in it and no login. What a
+// system of CI does is done here: it gives the job its token, which is that of a service account, and the authority.
+func (x *reader) publishesFromCI(version, token string) {
+	x.Helper()
+	audience, ca := x.registry.Status.URL, string(read(x.T, x.caFile(x.registry.Name)))
+	github := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer of-the-job" || r.URL.Query().Get("audience") != audience {
+			http.Error(w, "GitHub would refuse this", http.StatusBadRequest)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"value": token})
+	}))
+	x.Cleanup(github.Close)
+	publish := x.snippets("/publish")
+	for name, job := range map[string]struct {
+		environment []string
+		// program is one of the system's own, and answers what it prints when it is called with these arguments.
+		program string
+		answers map[string]string
+	}{
+		"github":    {environment: []string{"VARS_CHARTS_CA=" + ca, "ACTIONS_ID_TOKEN_REQUEST_TOKEN=of-the-job", "ACTIONS_ID_TOKEN_REQUEST_URL=" + github.URL + "/?api-version=2.0"}},
+		"gitlab":    {environment: []string{"CHARTS_CA=" + ca, "CHARTS_TOKEN=" + token}},
+		"buildkite": {program: "buildkite-agent", answers: map[string]string{"oidc request-token --audience " + audience + " --lifetime 300": token, "secret get CHARTS_CA": ca}},
+		"circleci":  {environment: []string{"CHARTS_CA=" + base64.StdEncoding.EncodeToString([]byte(ca))}, program: "circleci", answers: map[string]string{`run oidc get --claims {"aud": "` + audience + `"}`: token}},
+	} {
+		runner := x.world.reader(x.registry, x.line, x.helm, "")
+		runner.environment = append(runner.environment, job.environment...)
+		if job.program != "" {
+			stub := "#!/bin/sh\ncase \"$*\" in\n"
+			for arguments, answer := range job.answers {
+				stub += "'" + arguments + "') printf '%s\\n' '" + answer + "' ;;\n"
+			}
+			stub += "*) echo \"$0 is not called like this: $*\" >&2; exit 1 ;;\nesac\n"
+			x.must(os.WriteFile(filepath.Join(runner.folder, job.program), []byte(stub), 0o700), "writing a program of "+name)
+		}
+		pushed := version + "-" + name
+		h := x.world.helm(x.helm, x.registry.Name)
+		runner.paste("tar -xzf " + h.chart("shop", pushed, pushed, x.registry.Status.Image))
+		script := strings.NewReplacer("./CHART", "./shop", "CHART-*", "shop-*").Replace(script(x.T, publish[name]))
+		x.must(os.WriteFile(filepath.Join(runner.folder, "job.sh"), []byte(script), 0o600), "writing a job")
+		if out, err := runner.shell("sh -e job.sh"); err != nil {
+			x.Errorf("the job for %s does not push: %v\n%s\n%s", name, err, script, out)
+			continue
+		}
+		h.eventuallyThere(x, "shop", pushed)
+	}
+}
+
+// script is what a job that is shown runs. Variables of GitHub's are those of the environment, behind VARS_.
+func script(t *testing.T, shown string) string {
+	t.Helper()
+	var job struct {
+		Jobs    struct{ Release struct{ Steps []any } } // GitHub, CircleCI
+		Release struct{ Script []string }               // GitLab
+		Steps   []struct{ Command string }              // Buildkite
+	}
+	if err := yaml.Unmarshal([]byte(shown), &job); err != nil {
+		t.Fatalf("reading a job: %v\n%s", err, shown)
+	}
+	lines := job.Release.Script
+	for _, s := range job.Steps {
+		lines = append(lines, s.Command)
+	}
+	for _, s := range job.Jobs.Release.Steps {
+		step, _ := s.(map[string]any)
+		environment, _ := step["env"].(map[string]any)
+		for name, value := range environment {
+			variable := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprint(value), "${{ vars."), " }}")
+			lines = append(lines, fmt.Sprintf(`export %s="$VARS_%s"`, name, variable))
+		}
+		if run, ok := step["run"].(string); ok {
+			lines = append(lines, run)
+		}
+	}
+	if len(lines) == 0 {
+		t.Fatalf("this job runs nothing:\n%s", shown)
+	}
+	return strings.Join(lines, "\n")
+}
+
 // publishesFromPods runs the pod that the page shows, with each helm.
 func (w *world) publishesFromPods(r *v1alpha1.HelmRegistry, line *wire) {
 	w.Helper()
-	w.serviceAccount("publisher")
-	w.policy("charts", "publisher", readWrite)
-	w.kubectlWait("Ready", "oidcpolicy/publisher")
 	x := w.reader(r, line, tool(w.T, "helm-v4"), "")
 	shown := x.snippets("/publish")["cluster"]
 	for i, helm := range []string{"helm-v3", "helm-v4"} {

@@ -315,6 +315,15 @@ test("comparing values, and finding one", async () => {
   await page.goto(sites.Public + "/acme/charts/charts/web/1.4.2/-/values");
   await page.getByPlaceholder("Find a path").fill("cache.rules[1].ttl");
   await page.locator(".line.here").getByText("30").waitFor();
+  // With the keyboard alone one gets the address of a line, and the path of its key.
+  const line = await page.locator(".line.here").getAttribute("id");
+  await page.keyboard.press("Enter");
+  assert.equal(new URL(page.url()).hash, "#" + line);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Copy the path");
+  await page.keyboard.press("Enter");
+  await page.getByText("Copied").first().waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "cache.rules[1].ttl");
   await page.goto(sites.Public + "/acme/charts/charts/web/1.4.2/-/values#L5");
   assert.equal(await page.locator(".line:target").textContent(), "  repository: registry.example/acme/web\n");
   await page.getByLabel("Compare with").fill("1.3.0");

@@ -88,16 +88,20 @@ function filter(input) {
   });
 }
 
-// find leads to the lines whose path has what is typed: Enter goes to the next one.
+// find leads to the lines whose path has what is typed, and shows the path, to copy. Enter goes to the next one, and makes its
+// address that of the page: what a click on a line's number does for who has a mouse.
 function find(input) {
   const lines = [...document.querySelectorAll(".line[data-path]")];
   if (lines.length === 0) return;
   input.hidden = false;
+  const found = document.querySelector("[data-found-path]");
   let hits = [], at = -1;
   const show = () => {
     for (const line of lines) line.classList.remove("hit", "here");
     for (const line of hits) line.classList.add("hit");
+    found.hidden = at < 0;
     if (at < 0) return;
+    found.querySelector("code").textContent = hits[at].dataset.path;
     hits[at].classList.add("here");
     hits[at].scrollIntoView({ block: "center" });
     say(`${at + 1} of ${hits.length}: ${hits[at].dataset.path}`);
@@ -114,6 +118,7 @@ function find(input) {
     event.preventDefault();
     at = (at + (event.shiftKey ? hits.length - 1 : 1)) % hits.length;
     show();
+    history.replaceState(history.state, "", "#" + hits[at].id);
   });
   // A double click on a line's number copies the path of its key.
   document.querySelector(".lines").addEventListener("dblclick", async (event) => {

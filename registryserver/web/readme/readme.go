@@ -5,6 +5,7 @@ package readme
 import (
 	"bytes"
 	"context"
+	"errors"
 	"html/template"
 	"net/url"
 	"regexp"
@@ -99,19 +100,39 @@ func (r *Renderer) Render(ctx context.Context, source []byte) (template.HTML, bo
 }
 
 func (r *Renderer) render(source []byte) (template.HTML, error) {
-	var b bytes.Buffer
+	var b bounded
 	if err := r.markdown.Convert(source, &b, parser.WithContext(parser.NewContext(parser.WithIDs(ids{})))); err != nil {
 		return "", err
 	}
-	return template.HTML(r.policy.SanitizeBytes(b.Bytes())), nil //nolint:gosec // It is what the policy lets through.
+	html := r.policy.SanitizeBytes(b.html.Bytes())
+	if len(html) > maxHTMLBytes {
+		return "", errTooLarge
+	}
+	return template.HTML(html), nil //nolint:gosec // It is what the policy lets through.
+}
+
+// bounded takes maxHTMLBytes at most: a link of three bytes brings along the whole address that it refers to.
+type bounded struct{ html bytes.Buffer }
+
+// errTooLarge is that of HTML over the bound.
+var errTooLarge = errors.New("the HTML is too large")
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.html.Len()+len(p) > maxHTMLBytes {
+		return 0, errTooLarge
+	}
+	return b.html.Write(p)
 }
 
 // Bounds on what is tried. Parsers of Markdown go back and forth within a block over what can begin or end an emphasis or
 // a link, and through all containers that a line is in.
 const (
-	maxBytes   = 256 << 10
-	maxMarks   = 2000
-	maxNesting = 100
+	maxBytes = 256 << 10
+	// maxHTMLBytes bounds what becomes of one.
+	maxHTMLBytes = 2 << 20
+	maxMarks     = 2000
+	maxNesting   = 100
 	// maxCells bounds those of a table, whose rows are all made as wide as the widest.
 	maxCells = 20_000
 )

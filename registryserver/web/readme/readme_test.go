@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -123,4 +124,28 @@ func FuzzRender(f *testing.F) {
 			t.Errorf("%q makes %q", source, html)
 		}
 	})
+}
+
+// A reference of a few bytes stands for an address of any length.
+func TestLargeIsRefused(t *testing.T) {
+	refer := func(address string, times int) []byte {
+		return []byte("[a]: http://x/" + address + "\n\n" + strings.Repeat(strings.Repeat("[a] ", 600)+"\n\n", times))
+	}
+	r := readme.New(1, time.Minute)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if html, ok := r.Render(t.Context(), refer(strings.Repeat("b", 10_000), 10)); ok {
+		t.Errorf("it becomes %d bytes", len(html))
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 256<<20 {
+		t.Errorf("%d bytes were allocated", got)
+	}
+	// The sanitizer adds to each link.
+	if html, ok := r.Render(t.Context(), refer("", 100)); ok {
+		t.Errorf("it becomes %d bytes", len(html))
+	}
+	if _, ok := r.Render(t.Context(), refer("", 10)); !ok {
+		t.Error("what is small is refused")
+	}
 }

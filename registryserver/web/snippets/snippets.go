@@ -92,9 +92,13 @@ func (r Registry) login(token string) Snippet {
 	}
 }
 
+// maxReleaseBytes is what helm takes for a name; those of namespaces may be longer.
+const maxReleaseBytes = 53
+
 // release is a name that helm takes for a release of the chart.
 func (c Chart) release() string {
-	return strings.Trim(strings.NewReplacer(".", "-", "_", "-").Replace(path.Base(c.Name)), "-")
+	name := strings.NewReplacer(".", "-", "_", "-").Replace(path.Base(c.Name))
+	return strings.Trim(name[:min(len(name), maxReleaseBytes)], "-")
 }
 
 // Install are the ways to use a version of a chart.
@@ -189,19 +193,27 @@ spec:
 
 // Publish are the ways to push a chart.
 func (r Registry) Publish() []Snippet {
-	_, authority, _ := strings.Cut(r.Authority, "/")
+	namespace, authority, _ := strings.Cut(r.Authority, "/")
 	login := fmt.Sprintf("helm registry login %s%s --username chartroom --password-stdin", r.Host, r.flags())
 	push := fmt.Sprintf("helm push CHART-VERSION.tgz %s%s", r.oci(), r.flags())
+	packaged := strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)
 	audience := r.URL()
 	trust := ""
 	if r.Authority != "" && !r.PlainHTTP {
 		trust = " --cacert ca.crt"
 	}
 
+	// Jobs of CI have no kubectl: what they trust is in a variable, or what takes its place.
+	environment, fetch, variable := "- run: |", func(string) string { return "" }, func(string, string) string { return "" }
 	sources := ""
 	inPod := strings.NewReplacer(" ca.crt", " /charts/ca.crt")
 	if r.Authority != "" && !r.PlainHTTP {
-		sources = fmt.Sprintf("\n      - configMap: {name: %s}", authority)
+		environment = "- env: {CHARTS_CA: \"${{ vars.CHARTS_CA }}\"}\n        run: |"
+		fetch = func(line string) string { return line + " > ca.crt\n" }
+		variable = func(kind, form string) string {
+			return " Let " + kind + " CHARTS_CA hold the ca.crt of the login above" + form + "."
+		}
+		sources = fmt.Sprintf("\n      # This ConfigMap is in the namespace %s: a pod in another one needs a copy of it there.\n      - configMap: {name: %s}", namespace, authority)
 	}
 	return []Snippet{
 		r.Login(),
@@ -211,7 +223,7 @@ func (r Registry) Publish() []Snippet {
 			Text: fmt.Sprintf(`curl --fail-with-body%s --user "chartroom:$TOKEN" -F chart=@CHART-VERSION.tgz %s/helm/api/charts`, trust, r.URL()),
 		},
 		{
-			ID: "github", Title: "GitHub Actions", Note: "With the job's own token; an OIDCPolicy says which repositories may push. Nothing is stored as a secret.",
+			ID: "github", Title: "GitHub Actions", Note: "With the job's own token; an OIDCPolicy says which repositories may push. Nothing is stored as a secret." + variable("the repository's variable", ""),
 			Text: fmt.Sprintf(`permissions:
   contents: read
   id-token: write
@@ -220,50 +232,50 @@ jobs:
     runs-on: ubuntu-latest
     steps:
       - uses: actions/checkout@v4
-      - run: |
-          helm package ./CHART
+      %s
+%s          helm package ./CHART
           curl -sSfH "Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" \
             "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=%s" | jq -r .value |
             %s
           %s
-`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+`, environment, fetch("          printenv CHARTS_CA"), audience, login, packaged),
 		},
 		{
-			ID: "gitlab", Title: "GitLab CI", Note: "With the job's own token, as an OIDCPolicy allows.",
+			ID: "gitlab", Title: "GitLab CI", Note: "With the job's own token, as an OIDCPolicy allows." + variable("the project's variable", ""),
 			Text: fmt.Sprintf(`release:
   timeout: 10m
   id_tokens:
     CHARTS_TOKEN: {aud: %s}
   script:
-    - helm package ./CHART
+%s    - helm package ./CHART
     - printf %%s "$CHARTS_TOKEN" | %s
     - %s
-`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+`, audience, fetch("    - printenv CHARTS_CA"), login, packaged),
 		},
 		{
-			ID: "buildkite", Title: "Buildkite", Note: "With the step's own token, as an OIDCPolicy allows.",
+			ID: "buildkite", Title: "Buildkite", Note: "With the step's own token, as an OIDCPolicy allows." + variable("the cluster's secret", ""),
 			Text: fmt.Sprintf(`steps:
   - label: release
     command: |
-      helm package ./CHART
+%s      helm package ./CHART
       buildkite-agent oidc request-token --audience %s --lifetime 300 |
         %s
       %s
-`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+`, fetch("      buildkite-agent secret get CHARTS_CA"), audience, login, packaged),
 		},
 		{
-			ID: "circleci", Title: "CircleCI", Note: "With a token of the job's own for this registry, as an OIDCPolicy allows.",
+			ID: "circleci", Title: "CircleCI", Note: "With a token of the job's own for this registry, as an OIDCPolicy allows." + variable("the project's environment variable", ", in base64"),
 			Text: fmt.Sprintf(`jobs:
   release:
     docker: [{image: IMAGE-WITH-HELM}]
     steps:
       - checkout
       - run: |
-          helm package ./CHART
+%s          helm package ./CHART
           circleci run oidc get --claims '{"aud": "%s"}' |
             %s
           %s
-`, audience, login, strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)),
+`, fetch("          printenv CHARTS_CA | base64 -d"), audience, login, packaged),
 		},
 		{
 			ID: "cluster", Title: "From a pod", Note: "With the token of the pod's service account, as an OIDCPolicy with iss: kubernetes allows.",

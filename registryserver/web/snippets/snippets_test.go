@@ -27,6 +27,7 @@ func TestSnippets(t *testing.T) {
 		"install-public":   public.Install(snippets.Chart{Name: "web", Version: "1.2.3", Digest: digest}),
 		"install-library":  public.Install(snippets.Chart{Name: "common", Version: "1.2.3", Digest: digest, Library: true}),
 		"install-untagged": public.Install(snippets.Chart{Name: "web", Digest: digest}),
+		"install-long":     public.Install(snippets.Chart{Name: "team/" + strings.Repeat("a", 52) + "-web", Version: "1.2.3", Digest: digest}),
 		"login-with":       {operated.LoginWith("crs_0011223344556677_e30.AA")},
 	} {
 		var b strings.Builder

@@ -39,6 +39,10 @@ type Line struct {
 const (
 	maxDepth     = 32
 	maxPathBytes = 256
+	// maxTokens and maxPathsBytes bound the tokens with a class, and the paths, of a whole text: on a page each takes many
+	// times what it takes of the text. What is behind them has None and no path.
+	maxTokens     = 30_000
+	maxPathsBytes = 128 << 10
 )
 
 // YAML reads the lines of a YAML text.
@@ -49,7 +53,7 @@ func JSON(text string) []Line { return lines(text, 1) }
 
 func lines(text string, flow int) []Line {
 	var all []Line
-	r := reader{flow: flow, block: -1}
+	r := reader{flow: flow, block: -1, tokensLeft: maxTokens, pathsLeft: maxPathsBytes}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		all = append(all, r.line(line))
@@ -72,6 +76,8 @@ type reader struct {
 	at     int
 	tokens []Token
 	depth  int
+	// tokensLeft and pathsLeft are how many tokens with a class, and bytes of paths, there may still be.
+	tokensLeft, pathsLeft int
 }
 
 // level is a key, or an item of a list where name is empty, and the column at which it stands.
@@ -132,10 +138,16 @@ func (r *reader) add(c Class, text string) {
 	if text == "" {
 		return
 	}
+	if r.tokensLeft == 0 {
+		c = None
+	}
 	r.at += len(text)
 	if last := len(r.tokens) - 1; last >= 0 && r.tokens[last].Class == c {
 		r.tokens[last].Text = r.text[r.at-len(text)-len(r.tokens[last].Text) : r.at]
 		return
+	}
+	if c != None {
+		r.tokensLeft--
 	}
 	r.tokens = append(r.tokens, Token{c, text})
 }
@@ -173,10 +185,11 @@ func (r *reader) path() string {
 			b.WriteByte('.')
 		}
 		b.WriteString(strings.ReplaceAll(l.name, ".", `\.`))
-		if b.Len() > maxPathBytes {
+		if b.Len() > min(maxPathBytes, r.pathsLeft) {
 			return ""
 		}
 	}
+	r.pathsLeft -= b.Len()
 	return b.String()
 }
 
@@ -254,7 +267,7 @@ func (r *reader) values(s string, column int) {
 		case c == '"' || c == '\'':
 			r.quote = c
 			s = r.quoted(s, 1)
-			if r.depth > 0 && strings.HasPrefix(s, ":") {
+			if r.depth > 0 && strings.HasPrefix(s, ":") && r.tokensLeft > 0 {
 				r.tokens[len(r.tokens)-1].Class = Key
 			}
 		case c == '[' || c == '{':

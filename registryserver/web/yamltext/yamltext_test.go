@@ -114,3 +114,33 @@ func FuzzLines(f *testing.F) {
 		}
 	})
 }
+
+// However dense a text is, there is a bound to what becomes of it.
+func TestBounds(t *testing.T) {
+	for name, text := range map[string]string{
+		"a flow": strings.Repeat("[1,", 80<<10), "keys of a flow": "{" + strings.Repeat(`"":`, 80<<10), "lines": strings.Repeat("- - - a: 1\n", 20<<10),
+		"paths": strings.Repeat("k", 200) + ":\n" + strings.Repeat(" a: 1\n", 5000),
+	} {
+		tokens, paths := 0, 0
+		var all strings.Builder
+		for _, line := range yamltext.YAML(text) {
+			paths += len(line.Path)
+			for _, token := range line.Tokens {
+				all.WriteString(token.Text)
+				if token.Class != yamltext.None {
+					tokens++
+				}
+			}
+			if !strings.HasSuffix(text, "\n") {
+				continue
+			}
+			all.WriteByte('\n')
+		}
+		if tokens > 30_000 || paths > 128<<10 {
+			t.Errorf("%s has %d tokens, and paths of %d bytes", name, tokens, paths)
+		}
+		if all.String() != text {
+			t.Errorf("%s: something is left out", name)
+		}
+	}
+}
