@@ -130,7 +130,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 const (
 	maxBytes = 256 << 10
 	// maxHTMLBytes bounds what becomes of one.
-	maxHTMLBytes = 2 << 20
+	maxHTMLBytes = 3 << 20
 	maxMarks     = 2000
 	maxNesting   = 100
 	// maxCells bounds those of a table, whose rows are all made as wide as the widest.
