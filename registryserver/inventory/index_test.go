@@ -212,7 +212,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	}
 	f := parse(t, text)
 	for name, e := range f.Entries {
-		if e[0].Version != "1.0.0" || e[0].URLs[0] != "charts/"+name+"-1.0.0.tgz" || e[0].Digest != digest.FromString("the archive of "+name+" 1.0.0").Encoded() {
+		if e[0].Version != "1.0.0" || e[0].URLs[0] != "charts/"+name+"/"+name+"-1.0.0.tgz" || e[0].Digest != digest.FromString("the archive of "+name+" 1.0.0").Encoded() {
 			t.Errorf("%s is %+v", name, e[0])
 		}
 	}
