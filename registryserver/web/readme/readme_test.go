@@ -69,7 +69,7 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// Each is at the bounds, and takes a time in which others can wait.
+// Each is at the bounds, and takes seconds at most: a minute is what the race detector on a busy machine does not need.
 func TestSlowIsRefusedOrFast(t *testing.T) {
 	repeat := func(s string, most int) string { return strings.Repeat(s, most/len(s)) }
 	for name, source := range map[string]string{
@@ -82,10 +82,10 @@ func TestSlowIsRefusedOrFast(t *testing.T) {
 		"nested lists": nested("- ", 99), "nested quotes": nested("> ", 99), "deep lists": nested("- ", 3000),
 	} {
 		started := time.Now()
-		html, ok := readme.New(1, 10*time.Second).Render(t.Context(), []byte(source))
+		html, ok := readme.New(1, time.Minute).Render(t.Context(), []byte(source))
 		t.Logf("%s: %v in %v, %d bytes", name, ok, time.Since(started).Round(time.Millisecond), len(html))
 		if !ok && readme.Simple([]byte(source)) {
-			t.Errorf("%s: it looked simple, and took more than 10 s", name)
+			t.Errorf("%s: it looked simple, and took more than a minute", name)
 		}
 	}
 }
