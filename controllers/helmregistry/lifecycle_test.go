@@ -26,10 +26,10 @@ func TestRetainKeepsTheClaimAndTheNextRegistryAdoptsIt(t *testing.T) {
 		t.Fatal("the claim is being deleted")
 	}
 	collect(t, r)
-	// An operator that sees the end of the registry late would forget what is confirmed of the next one.
-	settle(t)
 	again := &v1alpha1.HelmRegistry{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: "charts"}}
 	create(t, again)
+	// Once the operator knows of it, it does not see the end of the one before any more, and forget what is confirmed.
+	condition(t, again, v1alpha1.ConditionReady, metav1.ConditionFalse, "")
 	confirm(again)
 	becomeReady(t, again)
 	if now := get(t, &corev1.PersistentVolumeClaim{}, r.Namespace, "charts"); now.UID != claim.UID {
