@@ -136,7 +136,7 @@ func TestHelmRepository(t *testing.T) {
 				if got := c.curl(r, "/acme/charts/helm/api/charts?to=team/web", "file=@nested/web-9.0.0.tgz"); got != `{"saved":true}` {
 					t.Errorf("curl is answered %s", got)
 				}
-				c.eventually("9.0.0", []string{"repo", "update"}, []string{"search", "repo", "ours/team/web"})
+				c.eventually("9.0.0", []string{"repo", "update"}, []string{"search", "repo", "web"})
 				c.want([]string{"pull", "ours/team/web", "--destination", "nested/pulled"})
 				c.want([]string{"template", "release", "ours/team/web"}, "web-9.0.0")
 				c.want([]string{"template", "release", "ours/web"}, "web-1.2.0")
