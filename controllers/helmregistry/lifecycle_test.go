@@ -8,10 +8,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/chartroom-dev/chartroom/api/v1alpha1"
+	"github.com/chartroom-dev/chartroom/controllers/internal/ledger"
 )
 
 func TestRetainKeepsTheClaimAndTheNextRegistryAdoptsIt(t *testing.T) {
@@ -99,5 +101,42 @@ func collect(t *testing.T, r *v1alpha1.HelmRegistry) {
 		if err := env.Client.Delete(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// If this fails, who narrows access is told that every pod enforces it before one has heard of it.
+func TestNothingIsSaidOfAGenerationBeforeItIsLookedAt(t *testing.T) {
+	r := registry(t, v1alpha1.HelmRegistrySpec{})
+	bringUp(t, r)
+	old := r.Generation
+	accesses.Set(client.ObjectKeyFromObject(r), ledger.State{Generation: old, Revision: 1, Confirmed: 1, Total: 1})
+	watching, err := client.NewWithWatch(env.Admin, client.Options{Scheme: env.Client.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := watching.Watch(t.Context(), &v1alpha1.HelmRegistryList{}, client.InNamespace(r.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Stop()
+	update(t, r, func(spec *v1alpha1.HelmRegistrySpec) { spec.Visibility = v1alpha1.VisibilityPublic })
+	announced := false
+	for {
+		event, open := <-seen.ResultChan()
+		now, ok := event.Object.(*v1alpha1.HelmRegistry)
+		if !open || !ok {
+			t.Fatalf("the watch ended with %+v", event)
+		}
+		c := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionAccessConfirmed)
+		if c.ObservedGeneration > old && c.Status == metav1.ConditionTrue {
+			t.Fatalf("before anything was done for generation %d: %+v", now.Generation, c)
+		}
+		if now.Status.ObservedGeneration > old {
+			break
+		}
+		announced = announced || meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionReady).ObservedGeneration > old
+	}
+	if !announced {
+		t.Error("Ready was not taken back first: the test proves nothing")
 	}
 }

@@ -33,16 +33,13 @@ func (r *Reconciler) announce(ctx context.Context, registry *v1alpha1.HelmRegist
 		return nil
 	}
 	after := registry.Status.DeepCopy()
-	var kept []status.Part
+	started := status.Summary{Ready: status.Unknown("Progressing", "The operator has begun with this generation of the spec.")}
+	after.Conditions = status.Conditions(registry.Status.Conditions, registry.Generation, started, nil)
 	for _, c := range registry.Status.Conditions {
-		switch c.Type {
-		case v1alpha1.ConditionReady, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled:
-		default:
-			kept = append(kept, status.Part{Type: c.Type, Finding: status.Finding{Status: c.Status, Reason: c.Reason, Message: c.Message}})
+		if c.Type != v1alpha1.ConditionStalled && meta.FindStatusCondition(after.Conditions, c.Type) == nil {
+			after.Conditions = append(after.Conditions, c) // With the generation that it was found for.
 		}
 	}
-	started := status.Summary{Ready: status.Unknown("Progressing", "The operator has begun with this generation of the spec.")}
-	after.Conditions = status.Conditions(registry.Status.Conditions, registry.Generation, started, kept)
 	return r.patchStatus(ctx, registry, after)
 }
 
