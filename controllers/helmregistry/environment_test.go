@@ -174,7 +174,7 @@ func get[T client.Object](t *testing.T, o T, namespace, name string) T {
 // eventually waits until condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if condition() {
 			return
 		}
@@ -234,7 +234,7 @@ func checkStatus(t *testing.T, r *v1alpha1.HelmRegistry) {
 func condition(t *testing.T, r *v1alpha1.HelmRegistry, kind string, status metav1.ConditionStatus, reason string) *metav1.Condition {
 	t.Helper()
 	var c *metav1.Condition
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		refresh(t, r)
 		c = meta.FindStatusCondition(r.Status.Conditions, kind)
@@ -292,6 +292,11 @@ func bringUp(t *testing.T, r *v1alpha1.HelmRegistry) {
 // becomeReady rolls out whatever the operator asks for, until the registry is Ready for its newest generation.
 func becomeReady(t *testing.T, r *v1alpha1.HelmRegistry) {
 	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the registry's conditions were %+v", r.Status.Conditions)
+		}
+	})
 	eventually(t, "the registry is Ready", func() bool {
 		d := &appsv1.Deployment{}
 		if env.Client.Get(t.Context(), client.ObjectKeyFromObject(r), d) == nil && d.Status.ObservedGeneration != d.Generation {
