@@ -298,7 +298,7 @@ func parseFile(file string) (chart, tag string, isProvenance, ok bool) {
 	chart, file = path.Split(file)
 	chart = strings.TrimSuffix(chart, "/")
 	version, ok := strings.CutPrefix(file, path.Base(chart)+"-")
-	if _, err := semver.NewVersion(version); !ok || err != nil {
+	if _, err := semver.NewVersion(version); !ok || chart == "" || err != nil {
 		return "", "", false, false
 	}
 	return chart, strings.ReplaceAll(version, "+", "_"), isProvenance, true

@@ -16,11 +16,12 @@ func FuzzParseFile(f *testing.F) {
 		if !ok {
 			return
 		}
-		want := "charts/" + file
+		got := inventory.ArchivePath(chart, tag)
 		if isProvenance {
-			want = strings.TrimSuffix(want, ".prov")
+			got += ".prov"
 		}
-		if got := inventory.ArchivePath(chart, strings.ReplaceAll(tag, "_", "+")); got != strings.ReplaceAll(want, "_", "+") && !strings.Contains(chart, "_") {
+		// A "+" of a version is "_" in its tag.
+		if want := "charts/" + file; strings.ReplaceAll(got, "_", "+") != strings.ReplaceAll(want, "_", "+") {
 			t.Errorf("%q is %q %q, which is at %q", file, chart, tag, got)
 		}
 	})
