@@ -87,7 +87,7 @@ type Reader interface {
 	Versions(name string) []Version
 	// Highest are versions of Helm charts of one repository, the highest first, and Newest those of all that may lets through,
 	// what was pushed last first: so many of them as there are from one position up to another. all is how many there are. They
-	// cost what they return, however many there are.
+	// describe what they return alone, however many there are.
 	Highest(name string, from, to int) (some []Listed, all int)
 	Newest(may func(chart string) bool, from, to int) (some []Listed, all int)
 	// Version is that of a tag; a tag's "+" may be written for its "_".

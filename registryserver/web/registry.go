@@ -116,8 +116,9 @@ func (p *releasesPage) find(r *request, charts []inventory.Chart) {
 	for i := range charts {
 		sorted[i] = &charts[i]
 	}
-	if order, ok := orders[r.URL.Query().Get("sort")]; ok {
-		p.Sort = r.URL.Query().Get("sort")
+	name := r.URL.Query().Get("sort")
+	if order, ok := orders[name]; ok {
+		p.Sort = name
 		slices.SortStableFunc(sorted, order)
 	}
 	var from, to int
