@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/chartroom-dev/chartroom/registryserver/limits"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
 )
@@ -43,7 +44,7 @@ type Rules struct {
 	verdicts  verdicts
 	// scanning and parsing are places: the first bounds the memory that scans take together, the second that of YAML
 	// trees, which take many times their text.
-	scanning, parsing chan struct{}
+	scanning, parsing limits.Places
 	scanners          sync.Pool
 }
 
@@ -55,8 +56,8 @@ func NewRules(artifacts Artifacts) *Rules {
 	return &Rules{
 		artifacts: artifacts,
 		verdicts:  verdicts{known: map[verdictKey]verdict{}},
-		scanning:  make(chan struct{}, maxScans),
-		parsing:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+		scanning:  make(limits.Places, maxScans),
+		parsing:   make(limits.Places, runtime.GOMAXPROCS(0)),
 		scanners:  sync.Pool{New: func() any { return new(scanner) }},
 	}
 }
@@ -137,7 +138,7 @@ func (c *Rules) read(ctx context.Context, r *repository.Repository, m manifest) 
 	if content.Size > MaxArchiveBytes {
 		return Metadata{}, refuse("the chart archive has %d bytes; at most %d are allowed", content.Size, MaxArchiveBytes)
 	}
-	leave, err := enter(ctx, c.scanning)
+	leave, err := c.scanning.Enter(ctx)
 	if err != nil {
 		return Metadata{}, err
 	}
@@ -162,7 +163,7 @@ func (c *Rules) read(ctx context.Context, r *repository.Repository, m manifest) 
 	}); err != nil {
 		return Metadata{}, err
 	}
-	leaveParsing, err := enter(ctx, c.parsing)
+	leaveParsing, err := c.parsing.Enter(ctx)
 	if err != nil {
 		return Metadata{}, err
 	}
@@ -228,15 +229,6 @@ func explain(err error, d descriptor) error {
 		return refuse("the manifest names %.100q, which is not a sha256 or sha512 digest", d.Digest)
 	}
 	return err
-}
-
-func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 func refuse(format string, a ...any) error {

@@ -23,6 +23,7 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
 	"github.com/chartroom-dev/chartroom/registryserver/face"
 	"github.com/chartroom-dev/chartroom/registryserver/inventory"
+	"github.com/chartroom-dev/chartroom/registryserver/limits"
 	"github.com/chartroom-dev/chartroom/registryserver/publish"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/opencontainers/go-digest"
@@ -58,7 +59,7 @@ type Handler struct {
 	prefix string
 	routes []*route
 	// reading are places for those who read a manifest.
-	reading chan struct{}
+	reading limits.Places
 	// whole is the newest index that anybody who may read all was given.
 	whole atomic.Pointer[wholeIndex]
 }
@@ -71,7 +72,7 @@ func New(o Options) *Handler {
 	if o.Downloaded == nil {
 		o.Downloaded = func(string, digest.Digest) {}
 	}
-	return &Handler{o: o, prefix: Path(o.Door.Registry), routes: routes(), reading: make(chan struct{}, maxReading)}
+	return &Handler{o: o, prefix: Path(o.Door.Registry), routes: routes(), reading: make(limits.Places, maxReading)}
 }
 
 // Path is that of the Helm repository of a registry, "organization/registry".
@@ -338,12 +339,11 @@ func (h *Handler) look(ctx context.Context, chart, tag string) (*repository.Repo
 	if err != nil {
 		return nil, publish.Stored{}, "", err
 	}
-	select {
-	case h.reading <- struct{}{}:
-		defer func() { <-h.reading }()
-	case <-ctx.Done():
-		return nil, publish.Stored{}, "", ctx.Err()
+	leave, err := h.reading.Enter(ctx)
+	if err != nil {
+		return nil, publish.Stored{}, "", err
 	}
+	defer leave()
 	stored, d, err := publish.Layers(ctx, repo, tag)
 	return repo, stored, d.String(), err
 }

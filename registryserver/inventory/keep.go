@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chartroom-dev/chartroom/registryserver/bucket"
+	"github.com/chartroom-dev/chartroom/registryserver/limits"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 )
 
@@ -81,10 +82,10 @@ type Inventory struct {
 	// process names this one alone.
 	process string
 	// reading are places for requests, and large is held while something large is read.
-	reading chan struct{}
+	reading limits.Places
 	large   sync.Mutex
 	// updating are places, by repository, for who brings up to date what is known of it.
-	updating [stripes]chan struct{}
+	updating [stripes]limits.Places
 	seed     maphash.Seed
 	// comparing is held while everything is compared.
 	comparing sync.Mutex
@@ -135,11 +136,11 @@ func New(o Options) *Inventory {
 		o.Address = func() string { return "oci://localhost" }
 	}
 	i := &Inventory{
-		o: o, process: rand.Text(), reading: make(chan struct{}, o.Parallel), seed: maphash.MakeSeed(),
+		o: o, process: rand.Text(), reading: make(limits.Places, o.Parallel), seed: maphash.MakeSeed(),
 		repos: map[string]*repo{}, building: true, next: make(chan struct{}),
 	}
 	for n := range i.updating {
-		i.updating[n] = make(chan struct{}, 1)
+		i.updating[n] = make(limits.Places, 1)
 	}
 	i.queue.init()
 	i.changes.init()
@@ -344,11 +345,11 @@ func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (
 	if err != nil {
 		return false, nil // It is not this program's.
 	}
-	place := i.updating[maphash.String(i.seed, name)%stripes]
-	if err := enter(ctx, place); err != nil {
+	leave, err := i.updating[maphash.String(i.seed, name)%stripes].Enter(ctx)
+	if err != nil {
 		return false, err
 	}
-	defer leave(place)
+	defer leave()
 	gone := map[string]bool{}
 	tags, subjects := apart(queued)
 	if queued == nil {
@@ -396,10 +397,11 @@ func (i *Inventory) refresh(ctx context.Context, name string, queued []string) (
 
 // stale lists the tags of a repository and says which of them are to be read, and which are gone.
 func (i *Inventory) stale(ctx context.Context, r *repository.Repository) (tags []string, gone map[string]bool, err error) {
-	if err := enter(ctx, i.reading); err != nil {
+	leave, err := i.reading.Enter(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
-	defer leave(i.reading)
+	defer leave()
 	known := map[string]uint64{}
 	gone = map[string]bool{}
 	if c := i.content(r.Name()); c != nil {
@@ -418,17 +420,6 @@ func (i *Inventory) stale(ctx context.Context, r *repository.Repository) (tags [
 	return tags, gone, err
 }
 
-func enter(ctx context.Context, places chan struct{}) error {
-	select {
-	case places <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func leave(places chan struct{}) { <-places }
-
 // read reads tags, and returns those that are not there. unread says that there is one of which something could not be
 // read.
 func (i *Inventory) read(ctx context.Context, r *repository.Repository, tags []string) (items []item, missing []string, unread bool, err error) {
@@ -437,10 +428,11 @@ func (i *Inventory) read(ctx context.Context, r *repository.Repository, tags []s
 	group.SetLimit(i.o.Parallel)
 	for _, tag := range tags {
 		group.Go(func() error {
-			if err := enter(groupCtx, i.reading); err != nil {
+			leave, err := i.reading.Enter(groupCtx)
+			if err != nil {
 				return err
 			}
-			defer leave(i.reading)
+			defer leave()
 			found, err := i.readTag(groupCtx, r, tag)
 			if groupCtx.Err() != nil {
 				return groupCtx.Err()

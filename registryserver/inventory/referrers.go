@@ -62,13 +62,14 @@ func (r *refers) add(i int, referrer digest.Digest) {
 
 // staleSubjects are those of which what is known is not what is listed.
 func (i *Inventory) staleSubjects(ctx context.Context, r *repository.Repository) ([]digest.Digest, error) {
-	if err := enter(ctx, i.reading); err != nil {
+	leave, err := i.reading.Enter(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer leave(i.reading)
+	defer leave()
 	listed := map[digest.Digest]*refers{}
 	n := 0 // Of one subject.
-	err := r.EachReferrer(ctx, func(subject, referrer digest.Digest) error {
+	err = r.EachReferrer(ctx, func(subject, referrer digest.Digest) error {
 		if listed[subject] == nil {
 			listed[subject] = &refers{}
 			n = 0
@@ -142,10 +143,11 @@ func (i *Inventory) readReferrers(ctx context.Context, r *repository.Repository,
 // countReferrers counts what refers to a manifest: nothing where the list of it is damaged, until that is mended.
 func (i *Inventory) countReferrers(ctx context.Context, r *repository.Repository, subject digest.Digest) (refers, error) {
 	var of refers
-	if err := enter(ctx, i.reading); err != nil {
+	leave, err := i.reading.Enter(ctx)
+	if err != nil {
 		return of, err
 	}
-	defer leave(i.reading)
+	defer leave()
 	counted, size := 0, 0
 	for last := ""; ; {
 		list, next, err := r.Referrers(ctx, subject, "", last)

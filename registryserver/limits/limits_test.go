@@ -2,6 +2,7 @@ package limits_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -103,6 +104,27 @@ func TestRates(t *testing.T) {
 		if !rates.Allow("a") || rates.Allow("a") {
 			t.Error("there is not one more after a tenth of a second")
 		}
+	})
+}
+
+func TestPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := make(limits.Places, 1)
+		leave, err := places.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := places.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who waits for too long gets %v", err)
+		}
+		time.AfterFunc(time.Second, leave)
+		second, err := places.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second()
 	})
 }
 

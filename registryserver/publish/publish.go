@@ -45,12 +45,12 @@ type Publisher struct {
 	store *repository.Store
 	gate  *limits.Gate
 	// parsing are places for those who read metadata.
-	parsing chan struct{}
+	parsing limits.Places
 }
 
 // New returns a publisher.
 func New(store *repository.Store) *Publisher {
-	return &Publisher{store: store, gate: limits.NewGate(maxAtOnce, maxEach, patience), parsing: make(chan struct{}, maxParsing)}
+	return &Publisher{store: store, gate: limits.NewGate(maxAtOnce, maxEach, patience), parsing: make(limits.Places, maxParsing)}
 }
 
 // Request says what is published, for whom.
@@ -127,18 +127,8 @@ func (p *Publisher) take(ctx context.Context, content io.Reader, q Request) (*ar
 	return stream(ctx, r, io.MultiReader(bytes.NewReader(head), content))
 }
 
-// parse waits for a place to read metadata, which leave gives back.
-func (p *Publisher) parse(ctx context.Context) (leave func(), err error) {
-	select {
-	case p.parsing <- struct{}{}:
-		return func() { <-p.parsing }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 func (p *Publisher) nameOf(ctx context.Context, head []byte) (string, error) {
-	leave, err := p.parse(ctx)
+	leave, err := p.parsing.Enter(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -206,7 +196,7 @@ func (p *Publisher) finish(ctx context.Context, a *archive, provenance []byte, q
 }
 
 func (p *Publisher) read(ctx context.Context, a *archive, provenance []byte) (Chart, error) {
-	leave, err := p.parse(ctx)
+	leave, err := p.parsing.Enter(ctx)
 	if err != nil {
 		return Chart{}, err
 	}

@@ -266,12 +266,11 @@ func (h *Handler) contents(ctx context.Context, a *artifact) (c *chart.Contents,
 
 // withArchive lets f read the archive, a few at a time. What is wrong with the archive itself is the problem.
 func (h *Handler) withArchive(ctx context.Context, a *artifact, f func(archive io.Reader, size int64) error) (problem string, err error) {
-	select {
-	case h.reading <- struct{}{}:
-		defer func() { <-h.reading }()
-	case <-ctx.Done():
-		return "", ctx.Err()
+	leave, err := h.reading.Enter(ctx)
+	if err != nil {
+		return "", err
 	}
+	defer leave()
 	reader, b, err := a.repository.OpenBlob(ctx, a.Archive.Digest, nil)
 	if errors.Is(err, repository.ErrBlobUnknown) || errors.Is(err, repository.ErrDigestUnsupported) {
 		return "The archive of this version is missing, or damaged: push it again.", nil

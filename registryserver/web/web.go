@@ -21,6 +21,7 @@ import (
 	"github.com/chartroom-dev/chartroom/registryserver/audit"
 	"github.com/chartroom-dev/chartroom/registryserver/events"
 	"github.com/chartroom-dev/chartroom/registryserver/inventory"
+	"github.com/chartroom-dev/chartroom/registryserver/limits"
 	"github.com/chartroom-dev/chartroom/registryserver/repository"
 	"github.com/chartroom-dev/chartroom/registryserver/web/readme"
 	"github.com/chartroom-dev/chartroom/registryserver/wire"
@@ -119,7 +120,7 @@ type Handler struct {
 	pages   func() map[string]*template.Template
 	readmes func() *readme.Renderer
 	// reading and listing have a place for each archive that is being read, and each list that is being made.
-	reading, listing chan struct{}
+	reading, listing limits.Places
 	cache            cache
 	origins          *http.CrossOriginProtection
 }
@@ -165,8 +166,8 @@ func New(o Options) *Handler {
 		assets:  readAssets(),
 		pages:   sync.OnceValue(parsePages),
 		readmes: sync.OnceValue(func() *readme.Renderer { return readme.New(max(1, runtime.GOMAXPROCS(0)/2), readmePatience) }),
-		reading: make(chan struct{}, maxReading),
-		listing: make(chan struct{}, maxListing),
+		reading: make(limits.Places, maxReading),
+		listing: make(limits.Places, maxListing),
 		cache:   cache{most: cacheBytes},
 		origins: http.NewCrossOriginProtection(),
 	}
@@ -252,12 +253,11 @@ var errTooMany = &statusError{http.StatusTooManyRequests, "You ask for more, or 
 
 // list calls f, which makes a list of which a page shows a part, a few at a time.
 func (h *Handler) list(ctx context.Context, f func()) error {
-	select {
-	case h.listing <- struct{}{}:
-		defer func() { <-h.listing }()
-	case <-ctx.Done():
-		return ctx.Err()
+	leave, err := h.listing.Enter(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	f()
 	return nil
 }
