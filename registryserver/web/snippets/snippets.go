@@ -63,6 +63,9 @@ func (r Registry) URL() string {
 	return "https://" + r.Host + "/" + r.Path
 }
 
+// hasAuthority says that clients must be told whom to trust.
+func (r Registry) hasAuthority() bool { return r.Authority != "" && !r.PlainHTTP }
+
 // authority is the command that gets the authority's certificate, with the line's end; empty where none is needed.
 func (r Registry) authority() string {
 	namespace, name, ok := strings.Cut(r.Authority, "/")
@@ -88,7 +91,7 @@ func (r Registry) LoginWith(token string) Snippet { return r.login("'" + token +
 func (r Registry) login(token string) Snippet {
 	return Snippet{
 		ID: "login", Title: "Log in",
-		Text: r.authority() + fmt.Sprintf(`printf %%s %s | helm registry login %s%s --username chartroom --password-stdin`, token, r.Host, r.flags()),
+		Text: r.authority() + fmt.Sprintf(`printf %%s %s | %s`, token, r.pipedLogin()),
 	}
 }
 
@@ -159,7 +162,7 @@ func (r Registry) flux(c Chart) Snippet {
 		b.WriteString("  secretRef:\n    name: charts-pull\n")
 		notes = append(notes, "charts-pull is the Secret of a RegistryToken, or any of the type kubernetes.io/dockerconfigjson.")
 	}
-	if r.Authority != "" && !r.PlainHTTP {
+	if r.hasAuthority() {
 		b.WriteString("  certSecretRef:\n    name: charts-ca\n")
 		notes = append(notes, "charts-ca is a Secret with the registry's authority as ca.crt.")
 	}
@@ -193,35 +196,43 @@ spec:
 
 // Publish are the ways to push a chart.
 func (r Registry) Publish() []Snippet {
-	namespace, authority, _ := strings.Cut(r.Authority, "/")
-	login := fmt.Sprintf("helm registry login %s%s --username chartroom --password-stdin", r.Host, r.flags())
-	push := fmt.Sprintf("helm push CHART-VERSION.tgz %s%s", r.oci(), r.flags())
-	packaged := strings.Replace(push, "CHART-VERSION.tgz", "CHART-*.tgz", 1)
-	audience := r.URL()
 	trust := ""
-	if r.Authority != "" && !r.PlainHTTP {
+	if r.hasAuthority() {
 		trust = " --cacert ca.crt"
 	}
+	ways := []Snippet{
+		r.Login(),
+		{ID: "push", Title: "Push with helm 3 or helm 4", Note: "helm package makes the archive. A token needs read_packages and write_packages for it.", Text: r.push("CHART-VERSION.tgz")},
+		{
+			ID: "curl", Title: "Push with curl", Note: "Without helm: the registry makes of the archive what helm push makes of it. With -F prov=@… its provenance goes along.",
+			Text: fmt.Sprintf(`curl --fail-with-body%s --user "chartroom:$TOKEN" -F chart=@CHART-VERSION.tgz %s/helm/api/charts`, trust, r.URL()),
+		},
+	}
+	return append(append(ways, r.jobs()...), r.pod())
+}
 
-	// Jobs of CI have no kubectl: what they trust is in a variable, or what takes its place.
+func (r Registry) push(archive string) string {
+	return fmt.Sprintf("helm push %s %s%s", archive, r.oci(), r.flags())
+}
+
+// pipedLogin takes the token from its standard input.
+func (r Registry) pipedLogin() string {
+	return fmt.Sprintf("helm registry login %s%s --username chartroom --password-stdin", r.Host, r.flags())
+}
+
+// jobs push a chart from systems of CI.
+func (r Registry) jobs() []Snippet {
+	login, packaged, audience := r.pipedLogin(), r.push("CHART-*.tgz"), r.URL()
+	// They have no kubectl: what they trust is in a variable, or what takes its place.
 	environment, fetch, variable := "- run: |", func(string) string { return "" }, func(string, string) string { return "" }
-	sources := ""
-	inPod := strings.NewReplacer(" ca.crt", " /charts/ca.crt")
-	if r.Authority != "" && !r.PlainHTTP {
+	if r.hasAuthority() {
 		environment = "- env: {CHARTS_CA: \"${{ vars.CHARTS_CA }}\"}\n        run: |"
 		fetch = func(line string) string { return line + " > ca.crt\n" }
 		variable = func(kind, form string) string {
 			return " Let " + kind + " CHARTS_CA hold the ca.crt of the login above" + form + "."
 		}
-		sources = fmt.Sprintf("\n      # This ConfigMap is in the namespace %s: a pod in another one needs a copy of it there.\n      - configMap: {name: %s}", namespace, authority)
 	}
 	return []Snippet{
-		r.Login(),
-		{ID: "push", Title: "Push with helm 3 or helm 4", Note: "helm package makes the archive. A token needs read_packages and write_packages for it.", Text: push},
-		{
-			ID: "curl", Title: "Push with curl", Note: "Without helm: the registry makes of the archive what helm push makes of it. With -F prov=@… its provenance goes along.",
-			Text: fmt.Sprintf(`curl --fail-with-body%s --user "chartroom:$TOKEN" -F chart=@CHART-VERSION.tgz %s/helm/api/charts`, trust, r.URL()),
-		},
 		{
 			ID: "github", Title: "GitHub Actions", Note: "With the job's own token; an OIDCPolicy says which repositories may push. Nothing is stored as a secret." + variable("the repository's variable", ""),
 			Text: fmt.Sprintf(`permissions:
@@ -277,9 +288,20 @@ jobs:
           %s
 `, fetch("          printenv CHARTS_CA | base64 -d"), audience, login, packaged),
 		},
-		{
-			ID: "cluster", Title: "From a pod", Note: "With the token of the pod's service account, as an OIDCPolicy with iss: kubernetes allows.",
-			Text: fmt.Sprintf(`spec:
+	}
+}
+
+// pod pushes a chart from within a cluster.
+func (r Registry) pod() Snippet {
+	sources := ""
+	if r.hasAuthority() {
+		namespace, authority, _ := strings.Cut(r.Authority, "/")
+		sources = fmt.Sprintf("\n      # This ConfigMap is in the namespace %s: a pod in another one needs a copy of it there.\n      - configMap: {name: %s}", namespace, authority)
+	}
+	inPod := strings.NewReplacer(" ca.crt", " /charts/ca.crt")
+	return Snippet{
+		ID: "cluster", Title: "From a pod", Note: "With the token of the pod's service account, as an OIDCPolicy with iss: kubernetes allows.",
+		Text: fmt.Sprintf(`spec:
   serviceAccountName: publisher
   containers:
   - name: publish
@@ -296,7 +318,6 @@ jobs:
     projected:
       sources:
       - serviceAccountToken: {path: token, audience: "%s", expirationSeconds: 3600}%s
-`, inPod.Replace(login), inPod.Replace(push), audience, sources),
-		},
+`, inPod.Replace(r.pipedLogin()), inPod.Replace(r.push("CHART-VERSION.tgz")), r.URL(), sources),
 	}
 }
